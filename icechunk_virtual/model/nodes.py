@@ -1,0 +1,134 @@
+"""Arrays and groups of a hierarchy, and the little of `zarr.json` that the engine understands.
+
+Documents are kept byte for byte; only node type, shape, chunk grid and dimension names are read from them
+(format version 1, section 10). Nothing here knows how a node is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from icechunk_virtual.errors import InvalidMetadata
+from icechunk_virtual.model.chunk_refs import MAX_INDEX, Extents
+from icechunk_virtual.model.ids import ManifestId, NodeId
+
+ROOT = "/"
+_U64_MAX = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRef:
+    """A manifest that holds chunks of an array, and the bounding box of those chunks (empty for a scalar array)."""
+
+    id: ManifestId
+    extents: Extents
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayLayout:
+    """The part of an array's document that chunk references depend on.
+
+    Attributes
+    ----------
+    shape, chunk_shape : tuple of int
+        Elements per dimension.
+    dimension_names : tuple or None
+        One entry per dimension; ``None`` for an unnamed one.
+    """
+
+    shape: tuple[int, ...]
+    chunk_shape: tuple[int, ...]
+    dimension_names: tuple[str | None, ...] | None = None
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def grid_shape(self) -> tuple[int, ...]:
+        """Chunks per dimension, at least 1 (an axis of length zero still has chunk 0)."""
+        return tuple(max(1, -(-n // c)) for n, c in zip(self.shape, self.chunk_shape, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupNode:
+    """A group: id, absolute path (``/``, ``/a/b``) and its document."""
+
+    id: NodeId
+    path: str
+    document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayNode:
+    """An array: id, absolute path, document, what the engine reads from it, and where its references are."""
+
+    id: NodeId
+    path: str
+    document: bytes
+    layout: ArrayLayout
+    manifests: tuple[ManifestRef, ...] = field(default=())
+
+
+Node: TypeAlias = ArrayNode | GroupNode
+
+
+def parse_document(document: bytes, path: str) -> ArrayLayout | None:
+    """Read a `zarr.json`: the layout of an array, ``None`` for a group.
+
+    Raises
+    ------
+    InvalidMetadata
+        Not JSON, neither an array nor a group, not a regular chunk grid, or impossible numbers.
+    """
+
+    def bad(reason: str) -> InvalidMetadata:
+        return InvalidMetadata(f"bad metadata for `{path}`: {reason}", path=path)
+
+    try:
+        content = json.loads(document)
+    except (ValueError, RecursionError) as error:
+        raise bad(f"zarr.json is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise bad("zarr.json must hold a JSON object")
+    match content.get("node_type"):
+        case "group":
+            return None
+        case "array":
+            pass
+        case other:
+            raise bad(f"node_type must be 'array' or 'group', got {other!r}")
+    shape = _lengths(content.get("shape"))
+    if shape is None:
+        raise bad("`shape` must be a list of integers from 0 to 2**64 - 1")
+    grid = content.get("chunk_grid")
+    if not isinstance(grid, dict) or grid.get("name") != "regular":
+        raise bad("only the 'regular' chunk grid is supported in format version 1")
+    configuration = grid.get("configuration")
+    chunk_shape = _lengths(configuration.get("chunk_shape")) if isinstance(configuration, dict) else None
+    if chunk_shape is None:
+        raise bad("`chunk_grid.configuration.chunk_shape` must be a list of integers from 0 to 2**64 - 1")
+    if len(shape) != len(chunk_shape) or 0 in chunk_shape:
+        raise bad(f"Invalid chunk grid metadata: shape {list(shape)}, chunk_shape {list(chunk_shape)}")
+    layout = ArrayLayout(shape, chunk_shape, _names(content.get("dimension_names"), len(shape), bad))
+    if any(n > MAX_INDEX for n in layout.grid_shape):
+        raise bad(f"Invalid chunk grid metadata: more than 2**32 - 1 chunks along an axis ({layout.grid_shape})")
+    return layout
+
+
+def _lengths(value: Any) -> tuple[int, ...] | None:
+    ok = isinstance(value, list) and all(type(n) is int and 0 <= n <= _U64_MAX for n in value)
+    return tuple(value) if ok else None
+
+
+def _names(value: Any, ndim: int, bad: Any) -> tuple[str | None, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(name is None or isinstance(name, str) for name in value):
+        raise bad("`dimension_names` must be null or a list of texts and nulls")
+    if len(value) != ndim:
+        raise bad(f"{len(value)} dimension names for {ndim} dimensions")
+    return tuple(name or None for name in value)
