@@ -1,0 +1,43 @@
+# Everything runs in an environment that is made here: Python 3.11 or newer and pip are all that is needed.
+# Another Python: make PYTHON=python3.12 test   (has its own environment, .venv-python3.12)
+
+PYTHON ?= python3
+VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench compat clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(READY): pyproject.toml tools/environment.py
+	$(PYTHON) tools/environment.py $(VENV) --editable '.[all,test,dev]'
+	@touch $@
+
+demo: $(READY)  ## write a small archive, scan it into a repository, read it back
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: $(READY)  ## all tests that need no network; ARGS goes to pytest
+	$(BIN)/python -m pytest -q -m 'not network' $(ARGS)
+
+check: $(READY)  ## lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY)  ## put the code into the house format
+	$(BIN)/ruff check --fix --select I
+	$(BIN)/ruff format
+
+bench: $(READY)  ## measure against the peers; ARGS="NAME... --repeats N"
+	$(BIN)/python -m bench $(ARGS)
+
+compat: $(READY)  ## only the tests that the real icechunk judges
+	$(BIN)/python -m pytest -q tests/compat $(ARGS)
+
+clean:  ## remove what was built here, environments included
+	rm -rf .venv .venv-* demo-archive dist build bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
