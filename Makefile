@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench compat clean
+.PHONY: help demo test check format bench compat clean distclean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(READY): pyproject.toml tools/environment.py
 	$(PYTHON) tools/environment.py $(VENV) --editable '.[all,test,dev]'
@@ -38,6 +38,9 @@ bench: $(READY)  ## measure against the peers; ARGS="NAME... --repeats N"
 compat: $(READY)  ## only the tests that the real icechunk judges
 	$(BIN)/python -m pytest -q tests/compat $(ARGS)
 
-clean:  ## remove what was built here, environments included
-	rm -rf .venv .venv-* demo-archive dist build bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+clean:  ## remove what was built and written here
+	rm -rf demo-archive dist build bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## as clean, and the environments too
+	rm -rf .venv .venv-*

@@ -4,7 +4,7 @@ Usage: python3 tools/environment.py DIRECTORY REQUIREMENT...
 
 Debian splits `ensurepip` off into python3-venv, so three ways are tried: venv with pip; venv without pip, filled by
 the pip that is there; virtualenv, fetched into a temporary directory. Nothing outside DIRECTORY is changed.
-Written for any Python 3, so that an old one gets a message and not a SyntaxError.
+Written for any Python since 3.6, so that an old one gets a message and not a SyntaxError.
 """
 
 import os
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 OLDEST = (3, 11)
 
@@ -22,8 +23,8 @@ def main(argv):
     directory, requirements = argv[1], argv[2:]
     if sys.version_info < OLDEST:
         sys.exit(
-            "Python %d.%d or newer is needed, %s is %d.%d. Say which one to use: make PYTHON=python3.12 ..."
-            % (OLDEST + (sys.executable,) + sys.version_info[:2])
+            f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, {sys.executable} is {sys.version.split()[0]}. "
+            "Say which one to use: make PYTHON=python3.12 ..."
         )
     if not has_pip(directory):
         create(directory)
@@ -32,7 +33,7 @@ def main(argv):
 
 
 def python_of(directory):
-    return os.path.join(directory, "Scripts" if os.name == "nt" else "bin", "python")
+    return str(Path(directory, "Scripts" if os.name == "nt" else "bin", "python"))
 
 
 def run(command):
@@ -40,7 +41,7 @@ def run(command):
     print("+ " + " ".join(command), flush=True)
     code = subprocess.call(command)
     if code:
-        sys.exit("failed with exit code %d: %s" % (code, " ".join(command)))
+        sys.exit(f"failed with exit code {code}: {' '.join(command)}")
 
 
 def succeeds(command):
@@ -49,22 +50,22 @@ def succeeds(command):
 
 def has_pip(directory):
     python = python_of(directory)
-    return os.path.exists(python) and succeeds([python, "-m", "pip", "--version"])
+    return Path(python).exists() and succeeds([python, "-m", "pip", "--version"])
 
 
 def create(directory):
     """Leave an environment with pip in `directory`, or exit with what to do."""
     for way in (with_venv, with_venv_and_this_pip, with_virtualenv):
         shutil.rmtree(directory, ignore_errors=True)
-        print("creating %s with %s %s" % (directory, sys.executable, way.__name__.replace("_", " ")), flush=True)
+        print(f"creating {directory} with {sys.executable} {way.__name__.replace('_', ' ')}", flush=True)
         way(directory)
         if has_pip(directory):
             return
     shutil.rmtree(directory, ignore_errors=True)
     sys.exit(
-        "cannot create a virtual environment with %s: neither venv nor pip works there.\n"
+        f"cannot create a virtual environment with {sys.executable}: neither venv nor pip works there.\n"
         "On Debian and Ubuntu: apt-get install python3-venv (or python3-pip). Or name another Python: "
-        "make PYTHON=/path/to/python3 ..." % sys.executable
+        "make PYTHON=/path/to/python3 ..."
     )
 
 

@@ -79,7 +79,17 @@ PURE = (
     "scanners.dataset",
     "scanners.spec",
 )
-IMPURE = {"aiohttp", "asyncio", "concurrent", "fsspec", "obstore", "multiprocessing", "socket", "subprocess", "threading"}
+IMPURE = {
+    "aiohttp",
+    "asyncio",
+    "concurrent",
+    "fsspec",
+    "obstore",
+    "multiprocessing",
+    "socket",
+    "subprocess",
+    "threading",
+}
 
 everyone = pytest.mark.parametrize("module", modules().values(), ids=lambda m: m.name)
 
