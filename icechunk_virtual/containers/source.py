@@ -137,7 +137,7 @@ class LocalSource(Source):
         self.local_path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
         self._fd = -1
         try:
-            self._fd = os.open(self.local_path, _OPEN_FLAGS)
+            self._fd = os.open(self.local_path, OPEN_FLAGS)
             status = os.fstat(self._fd)
         except OSError as error:
             self.close()
@@ -352,10 +352,10 @@ def slice_ranges(
     return pieces
 
 
-_OPEN_FLAGS = (
+OPEN_FLAGS = (
     os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 )  # O_NONBLOCK: a named pipe must not make us wait for a writer; it changes nothing for regular files
-_TIMES = ("LastModified", "last_modified", "mtime", "updated", "Last-Modified", "created")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "Last-Modified")
 _seek_lock = threading.Lock()
 
 

@@ -120,10 +120,10 @@ def check_prefix(text: str) -> Location:
     Raises
     ------
     InvalidLocation
-        As `check_location`; also without the final ``/``, with a query, or ``file:///`` as a whole.
+        As `check_location`; also without the final ``/``, with a query or fragment, or ``file:///`` as a whole.
     """
     location = _parse(text)
-    if not text.endswith("/") or location.query:
+    if not text.endswith("/") or (location.scheme in _WEB and ("?" in text or "#" in text)):
         raise _invalid(text, f"a url prefix must end in a / character: {text}", "append a /")
     if location.scheme == "file":
         if location.path == "/":

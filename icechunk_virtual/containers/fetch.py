@@ -1,0 +1,74 @@
+"""The bytes of virtual chunks: authorised, verified, complete, or an error. A fill value is never an answer.
+
+Knows neither manifests nor sessions; how each scheme is read is said in `clients`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from icechunk_virtual.containers.authorize import Authorization
+from icechunk_virtual.containers.clients import Client, kind_for
+from icechunk_virtual.containers.url import Location, check_location
+from icechunk_virtual.errors import VirtualReadError
+from icechunk_virtual.model.chunk_refs import VirtualChunk
+
+
+class Fetcher:
+    """Fetches virtual chunks through the containers that were authorised.
+
+    Usable from several event loops and threads at once. A pickled fetcher is built anew from its authorisation.
+    """
+
+    def __init__(self, authorization: Authorization) -> None:
+        self.authorization = authorization
+        self._clients: dict[str, Client] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Fetcher, (self.authorization,)
+
+    async def fetch(self, chunk: VirtualChunk, start: int = 0, stop: int | None = None) -> bytes:
+        """The bytes ``[start, stop)`` of the chunk.
+
+        Parameters
+        ----------
+        chunk
+        start, stop
+            Within the chunk: ``0 <= start <= stop <= chunk.length``; `stop` None is its end.
+
+        Raises
+        ------
+        InvalidLocation, NoContainer, NotAuthorized
+            The location may not be read. Also checked when no byte is asked for.
+        ObjectChanged
+            The checksum of the chunk does not hold any more.
+        VirtualReadError
+            The object or some of the bytes are missing, or cannot be read.
+        ValueError
+            A range outside of the chunk.
+        """
+        if stop is None:
+            stop = chunk.length
+        if not 0 <= start <= stop <= chunk.length:
+            raise ValueError(f"range {start}:{stop} is not within the chunk of {chunk.length} bytes")
+        grant = self.authorization.readable(chunk.url)
+        if start == stop:
+            return b""
+        location = check_location(chunk.url)
+        data = await self._client(location).read(grant, location, chunk, chunk.offset + start, stop - start)
+        if len(data) != stop - start:
+            raise VirtualReadError(
+                f"error fetching virtual reference: {location}, {stop - start} bytes at offset {chunk.offset + start}, "
+                f"through the container {grant.prefix}: not enough data. Expected: ({stop - start}), available "
+                f"({len(data)})",
+                location=chunk.url,
+                offset=chunk.offset,
+                length=chunk.length,
+            )
+        return data
+
+    def _client(self, location: Location) -> Client:
+        client = self._clients.get(location.scheme)
+        if client is None:
+            client = self._clients.setdefault(location.scheme, kind_for(location).make(self.authorization))
+        return client
