@@ -133,6 +133,10 @@ class NodeExists(IcechunkError):
     path: str
 
 
+class MissingKey(NodeNotFound, FileNotFoundError):
+    """The size of a key whose node does not exist. Also a ``FileNotFoundError``, as zarr expects."""
+
+
 class InvalidKey(IcechunkError):
     """A store key that names neither a Zarr v3 metadata document nor a chunk."""
 
@@ -147,8 +151,8 @@ class InvalidChunkIndex(IcechunkError):
     """Chunk grid coordinates outside the array's grid, or of the wrong rank."""
 
 
-class ReadOnlyError(IcechunkError):
-    """A write through a read-only session, store or storage."""
+class ReadOnlyError(IcechunkError, ValueError):
+    """A write through a read-only session, store or storage. Also a ``ValueError``, as zarr expects."""
 
 
 class NothingToCommit(IcechunkError):

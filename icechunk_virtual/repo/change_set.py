@@ -1,0 +1,114 @@
+"""Everything a session changed since its base snapshot: nodes and chunks.
+
+Pure bookkeeping without I/O. `ChangeSet` is mutable and not thread safe; its session guards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from icechunk_virtual.model.nodes import ArrayNode, Node
+from icechunk_virtual.repo.chunk_edits import ChunkEdits
+from icechunk_virtual.repo.keys import is_below, parent_path
+
+
+class ChangeSet:
+    """Changes of one session.
+
+    Attributes
+    ----------
+    new : dict of path to node
+        Nodes that the base does not have, with fresh ids.
+    updated : dict of path to node
+        Nodes of the base with a new document; id and manifests are the base's.
+    deleted : dict of path to node
+        Nodes of the base that are gone; the path may also be in `new`.
+    """
+
+    def __init__(self) -> None:
+        self.new: dict[str, Node] = {}
+        self.updated: dict[str, Node] = {}
+        self.deleted: dict[str, Node] = {}
+        self._chunks: dict[str, ChunkEdits] = {}  # path of the array, as it is called now
+        self._children: dict[str, dict[str, None]] = {}  # parent path -> paths of new nodes directly below it
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.updated or self.deleted or any(self._chunks.values()))
+
+    # -- nodes -------------------------------------------------------------------------------------------------
+
+    def add(self, node: Node) -> None:
+        """A node that the session creates; or a new document for one that it created."""
+        self.new[node.path] = node
+        self._children.setdefault(parent_path(node.path), {})[node.path] = None
+
+    def update(self, node: Node) -> None:
+        """A node of the base with a new document."""
+        self.updated[node.path] = node
+
+    def resize(self, node: ArrayNode) -> None:
+        """Adjust the chunk edits of an array to its new grid."""
+        edits = self._chunks.get(node.path)
+        if edits is not None and edits.ndim != node.layout.ndim:
+            del self._chunks[node.path]
+        elif edits is not None:
+            edits.clip(node.layout.grid_shape)
+
+    def delete(self, path: str, committed: Iterable[Node]) -> None:
+        """Delete the node at `path` and all below it.
+
+        Parameters
+        ----------
+        path
+            Of the node.
+        committed
+            The nodes of the base that go: the node itself, if the base has it, and those below it.
+        """
+        for gone in [p for p in self.new if p == path or is_below(p, path)]:
+            del self.new[gone]
+            self._children[parent_path(gone)].pop(gone)
+        for gone in [p for p in self._chunks if p == path or is_below(p, path)]:
+            del self._chunks[gone]
+        for node in committed:
+            if node.path not in self.deleted:
+                self.updated.pop(node.path, None)
+                self.deleted[node.path] = node
+
+    def new_below(self, path: str) -> Iterator[Node]:
+        """New nodes at or below a path."""
+        return (node for p, node in self.new.items() if p == path or is_below(p, path))
+
+    def new_children(self, path: str) -> Iterator[str]:
+        """Names of new nodes directly below a path."""
+        return (child.rsplit("/", 1)[1] for child in self._children.get(path, ()) if child != "/")
+
+    # -- chunks ------------------------------------------------------------------------------------------------
+
+    def chunks(self, path: str) -> ChunkEdits | None:
+        """Chunk edits of an array, if there are any."""
+        return self._chunks.get(path)
+
+    def edit_chunks(self, node: ArrayNode) -> ChunkEdits:
+        """Chunk edits of an array, to be added to."""
+        edits = self._chunks.get(node.path)
+        if edits is None:
+            edits = self._chunks[node.path] = ChunkEdits(node.layout.ndim)
+        return edits
+
+    def edited_arrays(self) -> list[str]:
+        """Paths of the arrays whose chunks were edited."""
+        return [path for path, edits in self._chunks.items() if edits]
+
+    # -- as a whole --------------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Forget every change."""
+        self.__init__()  # type: ignore[misc]
+
+    def copy(self) -> ChangeSet:
+        """An independent copy."""
+        other = ChangeSet()
+        other.new, other.updated, other.deleted = dict(self.new), dict(self.updated), dict(self.deleted)
+        other._chunks = {path: edits.copy() for path, edits in self._chunks.items()}
+        other._children = {path: dict(children) for path, children in self._children.items()}
+        return other

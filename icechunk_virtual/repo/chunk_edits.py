@@ -1,0 +1,205 @@
+"""What a session did to the chunks of one array, later edits over earlier ones.
+
+Chunks set one at a time gather in a dict; whole columns come in layers that are merged by size, as in a
+log-structured merge tree, so that a thousand calls of a thousand references each cost n log n and not n squared.
+No I/O; the bytes are already where the references say.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from icechunk_virtual.model.chunk_refs import Chunk, ChunkKind, ChunkRefs, InlineChunk, NativeChunk, VirtualChunk
+from icechunk_virtual.model.locations import Locations
+
+
+class Mark(enum.Enum):
+    """What a session has to say about a chunk besides a reference."""
+
+    DELETED = 1
+    UNTOUCHED = 2
+
+
+def coordinate_set(coords: ArrayLike, ndim: int) -> ChunkRefs:
+    """A set of coordinates, kept in the columns of (empty) references for their operations."""
+    coords = np.asarray(coords).reshape(-1, ndim)
+    nothing = np.zeros(len(coords), np.uint32)
+    return ChunkRefs.from_rows(coords, ChunkKind.INLINE, nothing, nothing, nothing)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """Chunks set and chunks deleted (a coordinate set); no chunk is in both."""
+
+    refs: ChunkRefs
+    deleted: ChunkRefs
+
+    def __len__(self) -> int:
+        return len(self.refs) + len(self.deleted)
+
+    @property
+    def coords(self) -> NDArray[np.uint32]:
+        """Every coordinate touched, uint32 (n, ndim), in no particular order."""
+        return np.concatenate([self.refs.coords, self.deleted.coords])
+
+    def over(self, older: Overlay) -> Overlay:
+        """Both in one, where these edits came later."""
+        return Overlay(
+            older.refs.without(self.deleted.coords).replace(self.refs),
+            older.deleted.without(self.refs.coords).replace(self.deleted),
+        )
+
+    def apply(self, refs: ChunkRefs) -> ChunkRefs:
+        """References after these edits."""
+        return refs.without(self.deleted.coords).replace(self.refs)
+
+    def within(self, extents: tuple[tuple[int, int], ...]) -> Overlay:
+        """The edits inside a box."""
+        return Overlay(self.refs.within(extents), self.deleted.within(extents))
+
+
+class ChunkEdits:
+    """Edits of one array in one session.
+
+    Readers need no lock: both fields are replaced as wholes, the layers before the dict.
+    """
+
+    __slots__ = ("_layers", "_single", "ndim")
+
+    def __init__(self, ndim: int) -> None:
+        self.ndim = ndim
+        self._single: dict[tuple[int, ...], Chunk | None] = {}
+        self._layers: tuple[Overlay, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self._single) or any(len(layer) for layer in self._layers)
+
+    def set(self, coord: tuple[int, ...], chunk: Chunk | None) -> None:
+        """Set one chunk; ``None`` deletes it."""
+        self._single[coord] = chunk
+
+    def set_many(self, refs: ChunkRefs) -> None:
+        """Set every chunk of the columns."""
+        self._push(Overlay(refs, ChunkRefs.empty(self.ndim)))
+
+    def delete_many(self, coords: ArrayLike) -> None:
+        """Delete chunks, integer (n, ndim)."""
+        self._push(Overlay(ChunkRefs.empty(self.ndim), coordinate_set(coords, self.ndim)))
+
+    def get(self, coord: tuple[int, ...]) -> Chunk | Mark:
+        """What the session says about a chunk."""
+        try:
+            return self._single[coord] or Mark.DELETED
+        except KeyError:
+            pass
+        for layer in reversed(self._layers):
+            chunk = layer.refs.lookup(coord)
+            if chunk is not None:
+                return chunk
+            if len(layer.deleted) and layer.deleted.lookup_row(coord) is not None:
+                return Mark.DELETED
+        return Mark.UNTOUCHED
+
+    def columns(self) -> Overlay:
+        """All edits as one overlay."""
+        self._fold_single()
+        layers = self._layers
+        if not layers:
+            return Overlay(ChunkRefs.empty(self.ndim), ChunkRefs.empty(self.ndim))
+        merged = layers[-1]
+        for layer in reversed(layers[:-1]):
+            merged = merged.over(layer)
+        self._layers = (merged,)
+        return merged
+
+    def clip(self, grid_shape: Sequence[int]) -> None:
+        """After a resize: chunks set outside the new grid are gone for good.
+
+        They stay noted as deleted, so that growing back within the session does not bring committed bytes to light
+        that the session had overwritten.
+        """
+        edits = self.columns()
+        kept = edits.refs.within(tuple((0, n) for n in grid_shape))
+        if len(kept) < len(edits.refs):
+            lost = edits.refs.without(kept.coords)
+            deleted = edits.deleted.replace(coordinate_set(lost.coords, self.ndim))
+            self._layers = (Overlay(kept, deleted),)
+
+    def forget(self, coords: ArrayLike) -> None:
+        """As if the session had never touched these chunks, integer (n, ndim)."""
+        edits = self.columns()
+        self._layers = (Overlay(edits.refs.without(coords), edits.deleted.without(coords)),)
+
+    def copy(self) -> ChunkEdits:
+        """An independent copy."""
+        other = ChunkEdits(self.ndim)
+        other._single, other._layers = dict(self._single), self._layers
+        return other
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.ndim, self.columns().refs.compact(), self.columns().deleted)
+
+    def _push(self, overlay: Overlay) -> None:
+        self._fold_single()
+        self._append(overlay)
+
+    def _append(self, overlay: Overlay) -> None:
+        layers = [*self._layers, overlay]
+        while len(layers) > 1 and 2 * len(layers[-1]) >= len(layers[-2]):
+            newer = layers.pop()
+            layers[-1] = newer.over(layers[-1])
+        self._layers = tuple(layers)
+
+    def _fold_single(self) -> None:
+        if self._single:
+            self._append(_columns_of(self._single, self.ndim))
+            self._single = {}
+
+
+def _rebuild(ndim: int, refs: ChunkRefs, deleted: ChunkRefs) -> ChunkEdits:
+    edits = ChunkEdits(ndim)
+    edits._append(Overlay(refs, deleted))
+    return edits
+
+
+def _columns_of(single: dict[tuple[int, ...], Chunk | None], ndim: int) -> Overlay:
+    """Columns of chunks that were set one at a time."""
+    by_kind: dict[type, tuple[list[tuple[int, ...]], list[Chunk]]] = {}
+    deleted = []
+    for coord, chunk in single.items():
+        if chunk is None:
+            deleted.append(coord)
+        else:
+            coords, chunks = by_kind.setdefault(type(chunk), ([], []))
+            coords.append(coord)
+            chunks.append(chunk)
+    parts = [ChunkRefs.empty(ndim)]
+    for kind, (coords, chunks) in by_kind.items():
+        grid = np.array(coords, np.uint32).reshape(-1, ndim)
+        parts.append(_COLUMNS[kind](grid, chunks))
+    return Overlay(ChunkRefs.concat(parts), coordinate_set(deleted, ndim))
+
+
+def _native_columns(coords: NDArray[np.uint32], chunks: Sequence[NativeChunk]) -> ChunkRefs:
+    ids = np.frombuffer(b"".join(c.id for c in chunks), np.uint8).reshape(len(chunks), -1)
+    return ChunkRefs.native(coords, ids, [c.length for c in chunks], [c.offset for c in chunks])
+
+
+def _inline_columns(coords: NDArray[np.uint32], chunks: Sequence[InlineChunk]) -> ChunkRefs:
+    return ChunkRefs.inline(coords, [c.data for c in chunks])
+
+
+def _virtual_columns(coords: NDArray[np.uint32], chunks: Sequence[VirtualChunk]) -> ChunkRefs:
+    places: dict[tuple[str, str | None, int | None], int] = {}
+    source = [places.setdefault((c.url, c.etag, c.last_modified), len(places)) for c in chunks]
+    urls, etags, seconds = zip(*places, strict=True)
+    locations = Locations.of(urls, etags=etags, last_modified=seconds)
+    return ChunkRefs.virtual(coords, locations, source, [c.offset for c in chunks], [c.length for c in chunks])
+
+
+_COLUMNS = {NativeChunk: _native_columns, InlineChunk: _inline_columns, VirtualChunk: _virtual_columns}

@@ -1,0 +1,264 @@
+"""From a session's changes to files: manifests, a snapshot, a transaction log, and the branch moved onto them.
+
+Planning is pure (`split.plan_array`, `transaction_of`, `overlay_nodes`); the coroutines carry plans out. Ids are
+fixed before the first write, so a write whose answer is lost can be looked up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icechunk_virtual.errors import ConflictError, IcechunkError, NothingToCommit, ReadOnlyError, RefNotFound
+from icechunk_virtual.model.chunk_refs import ChunkRefs
+from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ManifestId, NodeId, SnapshotId, encode_id
+from icechunk_virtual.model.nodes import ArrayNode, ManifestRef, Node
+from icechunk_virtual.repo import chunks, refs, tree
+from icechunk_virtual.repo.change_set import ChangeSet
+from icechunk_virtual.repo.chunk_edits import Overlay
+from icechunk_virtual.repo.format.manifest import encode_manifest
+from icechunk_virtual.repo.format.metadata_values import normalise
+from icechunk_virtual.repo.format.snapshot import (
+    ManifestFile,
+    Snapshot,
+    decode_snapshot,
+    encode_changed_snapshot,
+)
+from icechunk_virtual.repo.format.transaction_log import TransactionLog, encode_transaction_log
+from icechunk_virtual.repo.info import utc_from_us
+from icechunk_virtual.repo.split import ArrayPlan, Rewrite, plan_array, split_edges
+from icechunk_virtual.repo.workspace import Workspace
+
+MAX_CLOCK_DRIFT_US = 600 * 1_000_000
+_MANIFESTS_AT_ONCE = 4  # each holds its columns and its encoded form in memory
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenArray:
+    """An array after its manifests were written: where its chunks are now, and the files that are new."""
+
+    manifests: tuple[ManifestRef, ...]
+    files: tuple[ManifestFile, ...]
+
+
+async def commit(ws: Workspace, message: str, metadata: Mapping[str, Any] | None) -> SnapshotId:
+    """Write the changes as a new snapshot and move the branch onto it, if it is still where the session began.
+
+    Raises
+    ------
+    ConflictError
+        The branch moved or is gone; the session keeps its changes.
+    NothingToCommit
+        There are no changes.
+    ReadOnlyError
+        The session is read-only.
+    """
+    if ws.branch is None:
+        raise ReadOnlyError("Read only sessions cannot modify the repository. Open one with repo.writable_session().")
+    properties = normalise({**ws.default_metadata, **(metadata or {})})
+    base = ws.snapshot.id
+    await _check_tip(ws, ws.branch, base)
+    with ws.exclusively():
+        snapshot = await write_snapshot(ws, message, properties)
+        await refs.update_branch(ws.assets.objects, ws.branch, expected=base, new=snapshot.id)
+        ws.finish(snapshot)
+    return snapshot.id
+
+
+async def flush(ws: Workspace, message: str, metadata: Mapping[str, Any] | None) -> SnapshotId:
+    """Write the changes as a new snapshot without moving any branch; the session becomes read-only on it."""
+    if ws.branch is None:
+        raise ReadOnlyError("Read only sessions cannot modify the repository. Open one with repo.writable_session().")
+    properties = normalise({**ws.default_metadata, **(metadata or {})})
+    with ws.exclusively():
+        snapshot = await write_snapshot(ws, message, properties)
+        ws.finish(snapshot)
+    return snapshot.id
+
+
+async def _check_tip(ws: Workspace, branch: str, base: SnapshotId) -> None:
+    try:
+        tip, _ = await refs.read_branch(ws.assets.objects, branch)
+    except RefNotFound:
+        raise ConflictError(encode_id(base), None) from None
+    if tip != base:
+        raise ConflictError(encode_id(base), encode_id(tip))
+
+
+async def write_snapshot(
+    ws: Workspace, message: str, properties: dict[str, Any], *, rewrite_all: bool = False
+) -> Snapshot:
+    """Write manifests, snapshot and transaction log of the session's changes; no ref is touched.
+
+    Parameters
+    ----------
+    rewrite_all
+        Write every manifest anew with the present splitting, even without changes.
+    """
+    if not ws.changes and not rewrite_all:
+        raise NothingToCommit("cannot commit, no changes made to the session")
+    written = await _write_manifests(ws, rewrite_all=rewrite_all)
+    changed = overlay_nodes(ws.changes, {path: array.manifests for path, (_, array) in written.items()}, ws)
+    files = await _files_in_use(ws.snapshot, changed, written)
+    id = SnapshotId(ws.world.random_bytes(OBJECT_ID_SIZE))
+    log = transaction_of(ws, id)
+    now, before = ws.world.now_us(), ws.snapshot.flushed_at_us
+    if now <= before:
+        raise IcechunkError(
+            f"invalid snapshot timestamp ordering. parent: {utc_from_us(before)}, child: {utc_from_us(now)}. "
+            "Set the clock of this machine right and commit again."
+        )
+    level = ws.config.effective_compression_level
+    snapshot_bytes, log_bytes = await asyncio.gather(
+        asyncio.to_thread(
+            encode_changed_snapshot,
+            ws.snapshot,
+            id=id,
+            parent_id=ws.snapshot.id,
+            flushed_at_us=now,
+            message=message,
+            metadata=properties,
+            changed=changed,
+            manifest_files=files,
+            level=level,
+        ),
+        asyncio.to_thread(encode_transaction_log, log, level=level),
+    )
+    await asyncio.gather(
+        ws.assets.store_snapshot(id, snapshot_bytes), ws.assets.store_transaction_log(id, log_bytes)
+    )
+    await _check_clock(ws, id, now)
+    return decode_snapshot(snapshot_bytes, file=f"snapshots/{encode_id(id)}")
+
+
+async def _check_clock(ws: Workspace, id: SnapshotId, now: int) -> None:
+    stored = await ws.assets.snapshot_last_modified_us(id)
+    if abs(stored - now) > MAX_CLOCK_DRIFT_US:
+        raise IcechunkError(
+            "snapshot timestamp is invalid, please verify if the machine clock has drifted: "
+            f"local clock: {utc_from_us(now)}, object store clock: {utc_from_us(stored)}. "
+            "They may differ by 10 minutes; nothing was committed."
+        )
+
+
+# -- manifests -------------------------------------------------------------------------------------------------
+
+
+async def _write_manifests(ws: Workspace, *, rewrite_all: bool) -> dict[str, tuple[ArrayNode, WrittenArray]]:
+    """Carry out the plans of all arrays that need one; a bounded number of manifests at once."""
+    slots = asyncio.Semaphore(_MANIFESTS_AT_ONCE)
+    nodes = list(_arrays_to_write(ws, rewrite_all=rewrite_all))
+    jobs = [_write_array(ws, node, plan_of(ws, node, rewrite_all=rewrite_all), slots) for node in nodes]
+    return {node.path: (node, array) for node, array in zip(nodes, await asyncio.gather(*jobs), strict=True)}
+
+
+def _arrays_to_write(ws: Workspace, *, rewrite_all: bool) -> Iterable[ArrayNode]:
+    if rewrite_all:
+        return [node for node in tree.walk(ws) if isinstance(node, ArrayNode)]
+    paths = {*ws.changes.edited_arrays(), *ws.changes.updated, *ws.changes.new}
+    nodes = (tree.get_node(ws, path) for path in sorted(paths))
+    return [node for node in nodes if isinstance(node, ArrayNode)]
+
+
+def plan_of(ws: Workspace, node: ArrayNode, *, rewrite_all: bool = False) -> ArrayPlan:
+    """What to do with the manifests of an array."""
+    grid = node.layout.grid_shape
+    edges = split_edges(grid, ws.config.split_rule(node.path, node.layout.dimension_names))
+    return plan_array(node.manifests, edits_in_grid(ws, node), edges, rewrite_all=rewrite_all)
+
+
+def edits_in_grid(ws: Workspace, node: ArrayNode) -> Overlay:
+    """The chunk edits of an array that its present grid can hold."""
+    edits = ws.changes.chunks(node.path)
+    if edits is None:
+        return Overlay(ChunkRefs.empty(node.layout.ndim), ChunkRefs.empty(node.layout.ndim))
+    with ws.lock:
+        return edits.columns().within(tuple((0, n) for n in node.layout.grid_shape))
+
+
+async def _write_array(ws: Workspace, node: ArrayNode, plan: ArrayPlan, slots: asyncio.Semaphore) -> WrittenArray:
+    written = await asyncio.gather(*(_write_manifest(ws, node, rewrite, slots) for rewrite in plan.rewrites))
+    made = [pair for pair in written if pair is not None]
+    return WrittenArray((*plan.kept, *(ref for ref, _ in made)), tuple(file for _, file in made))
+
+
+async def _write_manifest(
+    ws: Workspace, node: ArrayNode, rewrite: Rewrite, slots: asyncio.Semaphore
+) -> tuple[ManifestRef, ManifestFile] | None:
+    async with slots:
+        content = ChunkRefs.empty(node.layout.ndim)
+        for ref in reversed(rewrite.old):  # the first manifest that holds a chunk counts
+            old = await chunks.manifest_refs(ws, node, ref)
+            content = content.without(content.within(ref.extents).coords).replace(old.within(rewrite.box))
+        content = rewrite.edits.apply(content)
+        if not len(content):
+            return None
+        id = ManifestId(ws.world.random_bytes(OBJECT_ID_SIZE))
+        level = ws.config.effective_compression_level
+        data = await asyncio.to_thread(encode_manifest, id, [(node.id, content)], level=level)
+        await ws.assets.store_manifest(id, data)
+        return ManifestRef(id, content.extents()), ManifestFile(id, len(data), len(content))
+
+
+async def _files_in_use(
+    base: Snapshot, changed: Mapping[str, Node | None], written: Mapping[str, tuple[ArrayNode, WrittenArray]]
+) -> tuple[ManifestFile, ...]:
+    """Every manifest file that a node of the new snapshot refers to."""
+    before = {ref.id for path in changed if (node := base.find(path)) is not None for ref in _manifests(node)}
+    after = {ref.id for node in changed.values() if node is not None for ref in _manifests(node)}
+    dropped = before - after
+    if dropped:  # a foreign writer may have put several arrays into one manifest
+        dropped -= {ref.id for node in base.nodes() if node.path not in changed for ref in _manifests(node)}
+    files = {file.id: file for file in base.manifest_files if file.id not in dropped}
+    for _, array in written.values():
+        files.update((file.id, file) for file in array.files)
+    return tuple(sorted(files.values(), key=lambda file: file.id))
+
+
+def _manifests(node: Node) -> tuple[ManifestRef, ...]:
+    return node.manifests if isinstance(node, ArrayNode) else ()
+
+
+# -- pure parts ------------------------------------------------------------------------------------------------
+
+
+def overlay_nodes(
+    changes: ChangeSet, manifests: Mapping[str, tuple[ManifestRef, ...]], ws: Workspace
+) -> dict[str, Node | None]:
+    """What the snapshot has to say differently from its base: path to node, ``None`` where it is gone."""
+    changed: dict[str, Node | None] = {path: None for path in changes.deleted}
+    for path in {*changes.updated, *changes.new, *manifests}:
+        node = tree.get_node(ws, path)
+        changed[path] = replace(node, manifests=manifests[path]) if isinstance(node, ArrayNode) else node
+    return changed
+
+
+def transaction_of(ws: Workspace, id: SnapshotId) -> TransactionLog:
+    """What the session did, by node ids."""
+    changes = ws.changes
+
+    updated_chunks: dict[NodeId, NDArray[np.uint32]] = {}
+    for path in changes.edited_arrays():
+        node = tree.get_array(ws, path)
+        overlay = edits_in_grid(ws, node)
+        updated_chunks[node.id] = overlay.refs.replace(overlay.deleted).coords
+    new, updated, deleted = changes.new.values(), changes.updated.values(), changes.deleted.values()
+    return TransactionLog(
+        id=id,
+        new_groups=_ids(new, arrays=False),
+        new_arrays=_ids(new, arrays=True),
+        deleted_groups=_ids(deleted, arrays=False),
+        deleted_arrays=_ids(deleted, arrays=True),
+        updated_groups=_ids(updated, arrays=False),
+        updated_arrays=_ids(updated, arrays=True),
+        updated_chunks=updated_chunks,
+    )
+
+
+def _ids(nodes: Iterable[Node], *, arrays: bool) -> frozenset[NodeId]:
+    return frozenset(node.id for node in nodes if isinstance(node, ArrayNode) is arrays)

@@ -1,0 +1,214 @@
+"""Making, finding, opening and configuring a repository: where configuration, authorisation and objects meet.
+
+`connect` is how the floor above hands in a storage: settings to object store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from icechunk_virtual.containers.authorize import Authorization
+from icechunk_virtual.containers.clients import check_credentials
+from icechunk_virtual.containers.fetch import Fetcher
+from icechunk_virtual.errors import (
+    ConfigConflict,
+    ObjectNotFound,
+    PreconditionFailed,
+    ReadOnlyError,
+    RefNotFound,
+    RepositoryExists,
+    RepositoryNotFound,
+    UnsupportedFormat,
+)
+from icechunk_virtual.model.ids import INITIAL_SNAPSHOT_ID, encode_id
+from icechunk_virtual.model.world import REAL_WORLD, World
+from icechunk_virtual.repo import refs
+from icechunk_virtual.repo.assets import Assets
+from icechunk_virtual.repo.config import RepositoryConfig, check_containers, usable_containers
+from icechunk_virtual.repo.format.config_yaml import decode_config, encode_config
+from icechunk_virtual.repo.format.snapshot import Snapshot, encode_snapshot
+from icechunk_virtual.repo.object_store import ObjectStore, Version
+from icechunk_virtual.repo.settings import StorageSettings
+from icechunk_virtual.repo.workspace import Workspace
+
+CONFIG_KEY = "config.yaml"
+MAIN_BRANCH = "main"
+_FORMAT_2_KEY = "repo"
+Connect = Callable[[StorageSettings | None], ObjectStore]
+Granted = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Opened:
+    """An open repository.
+
+    Attributes
+    ----------
+    connect
+        The way to its storage.
+    config
+        Effective configuration.
+    config_version
+        State of the saved configuration when it was read; ``None`` if there was none.
+    authorization, fetcher
+        Which foreign objects may be read, and the way to them.
+    assets
+        Its objects, through caches.
+    """
+
+    connect: Connect
+    config: RepositoryConfig
+    config_version: Version | None
+    authorization: Authorization
+    assets: Assets
+    granted: Granted
+    world: World = REAL_WORLD
+    fetcher: Fetcher = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fetcher = Fetcher(self.authorization)
+
+    def workspace(
+        self, snapshot: Snapshot, *, branch: str | None = None, default_metadata: dict[str, Any] | None = None
+    ) -> Workspace:
+        """State of a new session on a snapshot; writable if a branch is given."""
+        return Workspace(
+            self.assets,
+            self.authorization,
+            self.fetcher,
+            self.config,
+            snapshot,
+            branch,
+            dict(default_metadata or {}),
+            self.world,
+        )
+
+
+async def exists(connect: Connect) -> bool:
+    """Whether there is a repository: the branch ``main`` can be read."""
+    try:
+        await refs.read_branch(connect(None), MAIN_BRANCH)
+    except RefNotFound:
+        return False
+    return True
+
+
+async def fetch_config(connect: Connect) -> RepositoryConfig | None:
+    """The saved configuration, ``None`` if there is none."""
+    return (await _read_config(connect(None)))[0]
+
+
+async def create(
+    connect: Connect, config: RepositoryConfig | None, granted: Granted | None, world: World = REAL_WORLD
+) -> Opened:
+    """Create a repository in an empty place: the first snapshot, the branch ``main``, and the configuration."""
+    config = copy.deepcopy(config) if config is not None else RepositoryConfig()
+    opened = _assemble(connect, config, None, granted or {}, world)
+    objects = opened.assets.objects
+    check_writable(objects, "Cannot create repository")
+    async for page in objects.list(""):
+        if page:
+            raise RepositoryExists(
+                "repositories can only be created in clean prefixes, and there is something already, such as "
+                f"`{page[0].key}`. Open it with Repository.open(), or choose another place.",
+                key=page[0].key,
+            )
+    first = encode_snapshot(
+        id=INITIAL_SNAPSHOT_ID,
+        parent_id=None,
+        flushed_at_us=world.now_us(),
+        message="Repository initialized",
+        metadata={"__root": True},
+        nodes=(),
+        manifest_files=(),
+        level=config.effective_compression_level,
+    )
+    await opened.assets.store_snapshot(INITIAL_SNAPSHOT_ID, first)
+    if config != RepositoryConfig():
+        await _write_config(opened)
+    await refs.create_branch(objects, MAIN_BRANCH, INITIAL_SNAPSHOT_ID)
+    return opened
+
+
+async def open_(
+    connect: Connect, config: RepositoryConfig | None, granted: Granted | None, world: World = REAL_WORLD
+) -> Opened:
+    """Open a repository; `config` overrides single fields of the saved one."""
+    objects = connect(None)
+    found, (saved, version) = await asyncio.gather(exists(connect), _read_config(objects))
+    if not found:
+        await _refuse_format_2(objects)
+        raise RepositoryNotFound(
+            f"the repository doesn't exist: nothing to open at {objects!r}. Create it with Repository.create()."
+        )
+    merged = saved or RepositoryConfig()
+    if config is not None:
+        merged = merged.merge(config)
+    return _assemble(connect, merged, version, granted or {}, world)
+
+
+async def _refuse_format_2(objects: ObjectStore) -> None:
+    try:
+        await objects.head(_FORMAT_2_KEY)
+    except ObjectNotFound:
+        return
+    raise UnsupportedFormat(
+        f"the repository at {objects!r} is of format version 2 (it has a `{_FORMAT_2_KEY}` object), which is not "
+        "supported. This version reads and writes format version 1, as written by icechunk 0.2 to 1.x; use icechunk "
+        "2.x to read it.",
+        file=_FORMAT_2_KEY,
+    )
+
+
+def reopen(opened: Opened, config: RepositoryConfig | None, granted: Granted | None) -> Opened:
+    """The same repository with more configuration or other authorisations (``None`` keeps the present ones)."""
+    merged = opened.config if config is None else opened.config.merge(config)
+    granted = opened.granted if granted is None else granted
+    return _assemble(opened.connect, copy.deepcopy(merged), opened.config_version, granted, opened.world)
+
+
+async def save_config(opened: Opened) -> None:
+    """Save the effective configuration, unless somebody else did since it was read."""
+    check_writable(opened.assets.objects, "Cannot save configuration")
+    await _write_config(opened)
+
+
+def check_writable(objects: ObjectStore, what: str) -> None:
+    """Raise `ReadOnlyError` naming what was tried, unless the storage can be written to."""
+    if not objects.writable:
+        raise ReadOnlyError(f"the storage used by this Icechunk repository is read-only: {what}")
+
+
+def _assemble(
+    connect: Connect, config: RepositoryConfig, version: Version | None, granted: Granted, world: World
+) -> Opened:
+    check_containers(config)
+    authorization = Authorization(usable_containers(config), granted)
+    check_credentials(authorization)
+    assets = Assets(connect(config.storage), config, world)
+    return Opened(connect, config, version, authorization, assets, dict(granted), world)
+
+
+async def _read_config(objects: ObjectStore) -> tuple[RepositoryConfig | None, Version | None]:
+    try:
+        data, version = await objects.get_versioned(CONFIG_KEY)
+    except ObjectNotFound:
+        return None, None
+    return decode_config(data, file=CONFIG_KEY), version
+
+
+async def _write_config(opened: Opened) -> None:
+    objects, data = opened.assets.objects, encode_config(opened.config)
+    try:
+        if opened.config_version is None:
+            opened.config_version = await objects.put_new(CONFIG_KEY, data)
+        else:
+            opened.config_version = await objects.put_if_match(CONFIG_KEY, data, opened.config_version)
+    except PreconditionFailed:
+        raise ConfigConflict(
+            "config was updated by other session; open the repository again and repeat the change"
+        ) from None

@@ -1,0 +1,128 @@
+"""What a repository tells about itself: snapshots, manifests, differences. Plain values with readable reprs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from icechunk_virtual.model.ids import encode_id
+from icechunk_virtual.repo.format.snapshot import Snapshot
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SHOWN_CHUNKS = 10
+
+
+def utc_from_us(microseconds: int) -> datetime:
+    """Aware UTC datetime of microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+def us_from_utc(moment: datetime) -> int:
+    """Microseconds since 1970 of an aware datetime.
+
+    Raises
+    ------
+    TypeError
+        A naive datetime, whose moment nobody knows.
+    """
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise TypeError(f"a timezone-aware datetime is required, got {moment!r}; add tzinfo=datetime.UTC")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFileInfo:
+    """A manifest of a snapshot: id, size of the file in bytes, number of chunk references in it."""
+
+    id: str
+    size_bytes: int
+    num_chunk_refs: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A version of the repository.
+
+    Attributes
+    ----------
+    id : str
+    parent_id : str or None
+        ``None`` for the first snapshot.
+    written_at : datetime
+        Aware, UTC, microseconds.
+    message : str
+    metadata : dict
+        Commit properties.
+    manifests : list of ManifestFileInfo
+    """
+
+    id: str
+    parent_id: str | None
+    written_at: datetime
+    message: str
+    metadata: dict[str, Any]
+    manifests: list[ManifestFileInfo]
+
+
+def describe_snapshot(snapshot: Snapshot) -> SnapshotInfo:
+    """The public description of a snapshot file."""
+    files = [ManifestFileInfo(encode_id(f.id), f.size_bytes, f.num_chunk_refs) for f in snapshot.manifest_files]
+    return SnapshotInfo(
+        id=encode_id(snapshot.id),
+        parent_id=None if snapshot.parent_id is None else encode_id(snapshot.parent_id),
+        written_at=utc_from_us(snapshot.flushed_at_us),
+        message=snapshot.message,
+        metadata=snapshot.metadata,
+        manifests=files,
+    )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Diff:
+    """What changed between two versions, or in a session.
+
+    Attributes
+    ----------
+    new_groups, new_arrays, deleted_groups, deleted_arrays, updated_groups, updated_arrays : set of str
+        Absolute paths; "updated" means that the metadata document was rewritten.
+    updated_chunks : dict of str to list of list of int
+        Chunk grid coordinates written or deleted, sorted, per array.
+    """
+
+    new_groups: set[str] = field(default_factory=set)
+    new_arrays: set[str] = field(default_factory=set)
+    deleted_groups: set[str] = field(default_factory=set)
+    deleted_arrays: set[str] = field(default_factory=set)
+    updated_groups: set[str] = field(default_factory=set)
+    updated_arrays: set[str] = field(default_factory=set)
+    updated_chunks: dict[str, list[list[int]]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        sections = (
+            ("Groups created", self.new_groups),
+            ("Arrays created", self.new_arrays),
+            ("Group definitions updated", self.updated_groups),
+            ("Array definitions updated", self.updated_arrays),
+            ("Groups deleted", self.deleted_groups),
+            ("Arrays deleted", self.deleted_arrays),
+        )
+        lines: list[str] = []
+        for title, paths in sections:
+            if paths:
+                lines += [f"{title}:", *(f"    {path}" for path in sorted(paths)), ""]
+        if self.updated_chunks:
+            lines.append("Chunks updated:")
+            for path, coords in sorted(self.updated_chunks.items()):
+                lines.append(f"    {path}:")
+                lines += [f"        {coord}" for coord in coords[:_SHOWN_CHUNKS]]
+                if len(coords) > _SHOWN_CHUNKS:
+                    lines.append(f"        ... {len(coords) - _SHOWN_CHUNKS} more")
+            lines.append("")
+        return "\n".join(lines)
+
+
+def sorted_paths(paths: Iterable[str]) -> list[str]:
+    """Paths in the order of snapshots: by their UTF-8 bytes."""
+    return sorted(paths, key=lambda path: path.encode("utf-8"))

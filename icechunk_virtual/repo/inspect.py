@@ -1,0 +1,41 @@
+"""What is in a repository file, as JSON text for people and programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from icechunk_virtual.model.ids import encode_id
+from icechunk_virtual.model.nodes import ArrayNode, Node
+from icechunk_virtual.repo.format.snapshot import Snapshot
+from icechunk_virtual.repo.info import utc_from_us
+
+
+def snapshot_json(snapshot: Snapshot, *, pretty: bool) -> str:
+    """A snapshot with its manifests and nodes."""
+    content: dict[str, Any] = {"id": encode_id(snapshot.id)}
+    if snapshot.parent_id is not None:
+        content["parent_id"] = encode_id(snapshot.parent_id)
+    content["flushed_at"] = utc_from_us(snapshot.flushed_at_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    content["commit_message"] = snapshot.message
+    content["metadata"] = snapshot.metadata
+    content["manifests"] = [
+        {"id": encode_id(f.id), "size_bytes": f.size_bytes, "num_chunk_refs": f.num_chunk_refs}
+        for f in snapshot.manifest_files
+    ]
+    content["nodes"] = [_describe(node) for node in snapshot.nodes()]
+    return json.dumps(content, indent=2 if pretty else None, ensure_ascii=False)
+
+
+def _describe(node: Node) -> dict[str, Any]:
+    is_array = isinstance(node, ArrayNode)
+    found: dict[str, Any] = {
+        "id": encode_id(node.id),
+        "path": node.path,
+        "node_type": "array" if is_array else "group",
+    }
+    if isinstance(node, ArrayNode):
+        found["manifest_refs"] = [
+            {"id": encode_id(ref.id), "extents": [list(extent) for extent in ref.extents]} for ref in node.manifests
+        ]
+    return found

@@ -1,0 +1,122 @@
+"""The state of one session: a base snapshot, the changes on top of it, and the way to the bytes.
+
+State only. What can be done with it is in `tree` (nodes), `chunks` (bytes and references), `commit`, and `history`;
+the public nouns on the floor above hold a `Workspace` and call those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from icechunk_virtual.containers.authorize import Authorization
+from icechunk_virtual.containers.fetch import Fetcher
+from icechunk_virtual.errors import ReadOnlyError
+from icechunk_virtual.model.nodes import Node
+from icechunk_virtual.model.world import REAL_WORLD, World
+from icechunk_virtual.repo.assets import Assets
+from icechunk_virtual.repo.change_set import ChangeSet
+from icechunk_virtual.repo.config import RepositoryConfig
+from icechunk_virtual.repo.format.snapshot import Snapshot
+
+
+@dataclass(slots=True, eq=False)
+class Workspace:
+    """State of a session.
+
+    Attributes
+    ----------
+    assets
+        Where the repository's objects are fetched from and stored to.
+    authorization, fetcher
+        Which foreign objects may be read, and the way to them.
+    config
+        Effective configuration of the repository.
+    snapshot
+        The base.
+    branch
+        The branch to commit to; ``None`` when read-only.
+    changes
+        On top of the base. Mutated only while `lock` is held; the lock is never held over an ``await``.
+    committed
+        Nodes of the base looked up before, ``None`` for paths that it does not have.
+    """
+
+    assets: Assets
+    authorization: Authorization
+    fetcher: Fetcher
+    config: RepositoryConfig
+    snapshot: Snapshot
+    branch: str | None = None
+    default_metadata: dict[str, Any] = field(default_factory=dict)
+    world: World = REAL_WORLD
+    changes: ChangeSet = field(default_factory=ChangeSet)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    committed: dict[str, Node | None] = field(default_factory=dict)
+    committing: bool = False
+    fork_id: str | None = None
+
+    new_lock: ClassVar[Callable[[], threading.RLock]] = threading.RLock
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the session cannot change anything."""
+        return self.branch is None
+
+    def check_writable(self) -> None:
+        """Raise `ReadOnlyError` unless the session may change something."""
+        if self.branch is None:
+            raise ReadOnlyError(
+                "cannot write to read-only store: its session was opened read-only or has been committed. "
+                "Open a new one with repo.writable_session(branch)."
+            )
+        if self.committing:
+            raise ReadOnlyError("cannot write to the session while it is being committed; wait for the commit to end.")
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Refuse writes meanwhile, which would be lost between the files written and the session closed."""
+        with self.lock:
+            if self.committing:
+                raise ReadOnlyError("the session is being committed already")
+            self.committing = True
+        try:
+            yield
+        finally:
+            self.committing = False
+
+    def finish(self, snapshot: Snapshot) -> None:
+        """The changes are in `snapshot` now: read-only from here on."""
+        with self.lock:
+            self.changes = ChangeSet()
+            self.rebase_on(snapshot, None)
+
+    def rebase_on(self, snapshot: Snapshot, branch: str | None) -> None:
+        """Exchange the base."""
+        with self.lock:
+            self.snapshot, self.branch, self.committed = snapshot, branch, {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = (self.assets, self.authorization, self.config, self.snapshot, self.branch, self.default_metadata)
+        with self.lock:
+            return _restore, (*state, self.changes.copy(), self.fork_id)
+
+
+def _restore(
+    assets: Assets,
+    authorization: Authorization,
+    config: RepositoryConfig,
+    snapshot: Snapshot,
+    branch: str | None,
+    default_metadata: dict[str, Any],
+    changes: ChangeSet,
+    fork_id: str | None,
+) -> Workspace:
+    """After pickling: locks and connections are made anew."""
+    fetcher = Fetcher(authorization)
+    return Workspace(
+        assets, authorization, fetcher, config, snapshot, branch, default_metadata, changes=changes, fork_id=fork_id
+    )

@@ -1,0 +1,382 @@
+"""`Repository`: versions, refs and sessions at one storage. State and one-line verbs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from icechunk_virtual._sync import BothIterator, run, sync_twin
+from icechunk_virtual.containers.credentials import AnyCredential
+from icechunk_virtual.model.ids import encode_id
+from icechunk_virtual.repo import creation, history, inspect, refs
+from icechunk_virtual.repo.config import RepositoryConfig
+from icechunk_virtual.repo.creation import Opened
+from icechunk_virtual.repo.format.metadata_values import normalise
+from icechunk_virtual.repo.history import Version, parse_snapshot_id
+from icechunk_virtual.repo.info import Diff, SnapshotInfo, describe_snapshot
+from icechunk_virtual.session import Session
+from icechunk_virtual.storage import Storage
+from icechunk_virtual.store import IcechunkStore
+
+__all__ = ["Repository"]
+
+Authorize = Mapping[str, AnyCredential | None]
+
+
+class Repository:
+    """A versioned Zarr hierarchy at one storage.
+
+    Made by `create`, `open` and `open_or_create`. Pickles with storage, configuration, authorisations and default
+    commit metadata.
+    """
+
+    def __init__(self, storage: Storage, opened: Opened) -> None:
+        self._storage = storage
+        self._opened = opened
+        self._default_metadata: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Repository({self.storage!r})"
+
+    # -- opening -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def create_async(
+        cls,
+        storage: Storage,
+        config: RepositoryConfig | None = None,
+        authorize_virtual_chunk_access: Authorize | None = None,
+    ) -> Repository:
+        """Create a repository in an empty place.
+
+        Parameters
+        ----------
+        storage
+            Where; see `local_filesystem_storage` and its siblings.
+        config
+            Saved with the repository if it sets anything.
+        authorize_virtual_chunk_access
+            Prefixes of virtual chunk containers that may be read, with credentials (``None``: the default ones).
+
+        Raises
+        ------
+        RepositoryExists
+            Anything is there already.
+        """
+        return cls(storage, await creation.create(storage.object_store, config, authorize_virtual_chunk_access))
+
+    create = classmethod(sync_twin(create_async.__func__))  # type: ignore[attr-defined]
+
+    @classmethod
+    async def open_async(
+        cls,
+        storage: Storage,
+        config: RepositoryConfig | None = None,
+        authorize_virtual_chunk_access: Authorize | None = None,
+    ) -> Repository:
+        """Open an existing repository.
+
+        Parameters
+        ----------
+        storage
+            Where.
+        config
+            Overrides single fields of the saved configuration; not saved until `save_config`.
+        authorize_virtual_chunk_access
+            Prefixes of virtual chunk containers that may be read, with credentials (``None``: the default ones).
+
+        Raises
+        ------
+        RepositoryNotFound
+        UnsupportedFormat
+            It is of a newer format version.
+        """
+        return cls(storage, await creation.open_(storage.object_store, config, authorize_virtual_chunk_access))
+
+    open = classmethod(sync_twin(open_async.__func__))  # type: ignore[attr-defined]
+
+    @classmethod
+    async def open_or_create_async(
+        cls,
+        storage: Storage,
+        config: RepositoryConfig | None = None,
+        authorize_virtual_chunk_access: Authorize | None = None,
+    ) -> Repository:
+        """Open the repository if there is one, otherwise create it."""
+        if await creation.exists(storage.object_store):
+            return await cls.open_async(storage, config, authorize_virtual_chunk_access)
+        return await cls.create_async(storage, config, authorize_virtual_chunk_access)
+
+    open_or_create = classmethod(sync_twin(open_or_create_async.__func__))  # type: ignore[attr-defined]
+
+    @staticmethod
+    async def exists_async(storage: Storage) -> bool:
+        """Whether there is a repository."""
+        return await creation.exists(storage.object_store)
+
+    exists = staticmethod(sync_twin(exists_async))
+
+    @staticmethod
+    async def fetch_config_async(storage: Storage) -> RepositoryConfig | None:
+        """The saved configuration, ``None`` if none was saved."""
+        return await creation.fetch_config(storage.object_store)
+
+    fetch_config = staticmethod(sync_twin(fetch_config_async))
+
+    async def reopen_async(
+        self,
+        config: RepositoryConfig | None = None,
+        authorize_virtual_chunk_access: Authorize | None = None,
+    ) -> Repository:
+        """The same repository with another configuration merged over this one's, or other authorisations.
+
+        ``None`` keeps the present authorisations, an empty mapping revokes them.
+        """
+        return Repository(self._storage, creation.reopen(self._opened, config, authorize_virtual_chunk_access))
+
+    reopen = sync_twin(reopen_async)
+
+    # -- what it is --------------------------------------------------------------------------------------------
+
+    @property
+    def storage(self) -> Storage:
+        """Where the repository is."""
+        return self._storage
+
+    @property
+    def config(self) -> RepositoryConfig:
+        """A copy of the effective configuration."""
+        return copy.deepcopy(self._opened.config)
+
+    async def save_config_async(self) -> None:
+        """Save the effective configuration for everybody who opens the repository.
+
+        Raises
+        ------
+        ConfigConflict
+            Somebody else saved one since this repository object was opened.
+        """
+        await creation.save_config(self._opened)
+
+    save_config = sync_twin(save_config_async)
+
+    @property
+    def authorized_virtual_container_prefixes(self) -> set[str]:
+        """Prefixes of virtual chunk containers that may be read."""
+        return set(self._opened.authorization.granted_prefixes)
+
+    def set_default_commit_metadata(self, metadata: dict[str, Any]) -> None:
+        """Properties of every commit of sessions opened from now on; those of the commit itself win."""
+        self._default_metadata = normalise(metadata)
+
+    def default_commit_metadata(self) -> dict[str, Any]:
+        """Properties of every commit, see `set_default_commit_metadata`."""
+        return copy.deepcopy(self._default_metadata)
+
+    # -- history -----------------------------------------------------------------------------------------------
+
+    def ancestry(
+        self, *, branch: str | None = None, tag: str | None = None, snapshot_id: str | None = None
+    ) -> BothIterator[SnapshotInfo]:
+        """A version and all before it, newest first, fetched one by one; an iterator and an async iterator in one.
+
+        Exactly one of `branch`, `tag`, `snapshot_id` names the version.
+        """
+        assets = self._opened.assets
+        start = run(history.resolve(assets, Version(branch, tag, snapshot_id)))
+        return BothIterator(describe_snapshot(s) async for s in history.ancestors(assets, start))
+
+    def async_ancestry(
+        self, *, branch: str | None = None, tag: str | None = None, snapshot_id: str | None = None
+    ) -> BothIterator[SnapshotInfo]:
+        """A version and all before it, newest first; see `ancestry`."""
+        version = Version(branch, tag, snapshot_id)
+        assets = self._opened.assets
+
+        async def items() -> Any:
+            async for snapshot in history.ancestors(assets, await history.resolve(assets, version)):
+                yield describe_snapshot(snapshot)
+
+        return BothIterator(items())
+
+    async def lookup_snapshot_async(self, snapshot_id: str) -> SnapshotInfo:
+        """Description of a snapshot.
+
+        Raises
+        ------
+        SnapshotNotFound
+        """
+        return describe_snapshot(await history.fetch(self._opened.assets, parse_snapshot_id(snapshot_id)))
+
+    lookup_snapshot = sync_twin(lookup_snapshot_async)
+
+    async def inspect_snapshot_async(self, snapshot_id: str, *, pretty: bool = True) -> str:
+        """Everything in a snapshot file as JSON text."""
+        snapshot = await history.fetch(self._opened.assets, parse_snapshot_id(snapshot_id))
+        return inspect.snapshot_json(snapshot, pretty=pretty)
+
+    inspect_snapshot = sync_twin(inspect_snapshot_async)
+
+    async def diff_async(
+        self,
+        *,
+        from_branch: str | None = None,
+        from_tag: str | None = None,
+        from_snapshot_id: str | None = None,
+        to_branch: str | None = None,
+        to_tag: str | None = None,
+        to_snapshot_id: str | None = None,
+    ) -> Diff:
+        """What changed between two versions; `from` must be an earlier version of `to`."""
+        assets = self._opened.assets
+        start = await history.resolve(assets, Version(from_branch, from_tag, from_snapshot_id))
+        end = await history.resolve(assets, Version(to_branch, to_tag, to_snapshot_id))
+        return await history.diff(assets, start, end)
+
+    diff = sync_twin(diff_async)
+
+    # -- branches and tags -------------------------------------------------------------------------------------
+
+    async def create_branch_async(self, branch: str, snapshot_id: str) -> None:
+        """Create a branch at a snapshot."""
+        id = await self._existing(snapshot_id, "Cannot create branch")
+        await refs.create_branch(self._opened.assets.objects, branch, id)
+
+    create_branch = sync_twin(create_branch_async)
+
+    async def list_branches_async(self) -> set[str]:
+        """Names of all branches."""
+        return await refs.list_branches(self._opened.assets.objects)
+
+    list_branches = sync_twin(list_branches_async)
+
+    async def lookup_branch_async(self, branch: str) -> str:
+        """Id of the snapshot at the tip of a branch.
+
+        Raises
+        ------
+        RefNotFound
+        """
+        return encode_id((await refs.read_branch(self._opened.assets.objects, branch))[0])
+
+    lookup_branch = sync_twin(lookup_branch_async)
+
+    async def reset_branch_async(
+        self, branch: str, snapshot_id: str, *, from_snapshot_id: str | None = None
+    ) -> None:
+        """Move a branch to any snapshot.
+
+        Parameters
+        ----------
+        from_snapshot_id
+            Only if the tip of the branch is this one.
+        """
+        id = await self._existing(snapshot_id, "Cannot reset branch")
+        expected = None if from_snapshot_id is None else parse_snapshot_id(from_snapshot_id)
+        await refs.reset_branch(self._opened.assets.objects, branch, id, expected=expected)
+
+    reset_branch = sync_twin(reset_branch_async)
+
+    async def delete_branch_async(self, branch: str) -> None:
+        """Delete a branch, but never ``main``. Snapshots stay."""
+        self._check_writable("Cannot delete branch")
+        await refs.delete_branch(self._opened.assets.objects, branch)
+
+    delete_branch = sync_twin(delete_branch_async)
+
+    async def create_tag_async(self, tag: str, snapshot_id: str) -> None:
+        """Create a tag at a snapshot. Tags are immutable, and a deleted name is never free again."""
+        id = await self._existing(snapshot_id, "Cannot create tag")
+        await refs.create_tag(self._opened.assets.objects, tag, id)
+
+    create_tag = sync_twin(create_tag_async)
+
+    async def list_tags_async(self) -> set[str]:
+        """Names of all tags that were not deleted."""
+        return await refs.list_tags(self._opened.assets.objects)
+
+    list_tags = sync_twin(list_tags_async)
+
+    async def lookup_tag_async(self, tag: str) -> str:
+        """Id of the snapshot of a tag.
+
+        Raises
+        ------
+        RefNotFound
+        """
+        return encode_id(await refs.read_tag(self._opened.assets.objects, tag))
+
+    lookup_tag = sync_twin(lookup_tag_async)
+
+    async def delete_tag_async(self, tag: str) -> None:
+        """Delete a tag. Its name cannot be used again."""
+        self._check_writable("Cannot delete tag")
+        await refs.delete_tag(self._opened.assets.objects, tag)
+
+    delete_tag = sync_twin(delete_tag_async)
+
+    async def _existing(self, snapshot_id: str, what: str) -> Any:
+        self._check_writable(what)
+        return (await history.fetch(self._opened.assets, parse_snapshot_id(snapshot_id))).id
+
+    def _check_writable(self, what: str) -> None:
+        creation.check_writable(self._opened.assets.objects, what)
+
+    # -- sessions ----------------------------------------------------------------------------------------------
+
+    async def readonly_session_async(
+        self,
+        branch: str | None = None,
+        *,
+        tag: str | None = None,
+        snapshot_id: str | None = None,
+        as_of: datetime | None = None,
+    ) -> Session:
+        """A read-only checkout of a version.
+
+        Parameters
+        ----------
+        branch, tag, snapshot_id
+            Exactly one names the version.
+        as_of
+            With `branch`: its newest version written at or before this moment (aware datetime).
+
+        Raises
+        ------
+        ValueError
+            Not exactly one of them, or `as_of` without `branch`.
+        RefNotFound, SnapshotNotFound
+        """
+        assets = self._opened.assets
+        version = Version(branch, tag, snapshot_id)
+        if as_of is not None and branch is None:
+            raise ValueError("as_of argument must be provided together with a branch name")
+        if as_of is not None and branch is not None:
+            id = await history.as_of(assets, branch, as_of)
+        else:
+            id = await history.resolve(assets, version)
+        return Session(self._opened.workspace(await history.fetch(assets, id)))
+
+    readonly_session = sync_twin(readonly_session_async)
+
+    async def writable_session_async(self, branch: str) -> Session:
+        """A checkout of the tip of a branch, to be changed and committed."""
+        self._check_writable("Cannot create writable_session")
+        assets = self._opened.assets
+        id = await history.resolve(assets, Version(branch=branch))
+        snapshot = await history.fetch(assets, id)
+        return Session(self._opened.workspace(snapshot, branch=branch, default_metadata=self._default_metadata))
+
+    writable_session = sync_twin(writable_session_async)
+
+    @contextlib.contextmanager
+    def transaction(
+        self, branch: str, *, message: str, metadata: dict[str, Any] | None = None
+    ) -> Iterator[IcechunkStore]:
+        """A writable store that is committed on leaving the ``with`` block; not if an exception leaves it."""
+        session = self.writable_session(branch)
+        yield session.store
+        session.commit(message, metadata)

@@ -1,0 +1,280 @@
+"""`Session`: a checkout of one version, with its uncommitted changes. State and one-line verbs."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import secrets
+import warnings
+from collections.abc import AsyncIterator, Generator
+from typing import Any, NoReturn
+
+from icechunk_virtual._sync import sync_twin
+from icechunk_virtual.errors import ReadOnlyError
+from icechunk_virtual.model.ids import encode_id
+from icechunk_virtual.model.nodes import ArrayNode
+from icechunk_virtual.repo import chunks, commit, forks, tree
+from icechunk_virtual.repo.change_set import ChangeSet
+from icechunk_virtual.repo.config import RepositoryConfig
+from icechunk_virtual.repo.info import Diff
+from icechunk_virtual.repo.keys import parse_path
+from icechunk_virtual.repo.status import describe_changes
+from icechunk_virtual.repo.workspace import Workspace
+from icechunk_virtual.store import IcechunkStore
+
+__all__ = ["ForkSession", "Session"]
+
+
+class Session:
+    """A checkout of one version of a repository. Made by `Repository.readonly_session` and `writable_session`."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._awaits_merge = False
+
+    # -- as an object ------------------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Session) and forks.same_state(self._workspace, other._workspace)
+
+    __hash__ = None  # type: ignore[assignment]  # sessions change
+
+    def __repr__(self) -> str:
+        where = "read-only" if self.read_only else f"branch={self.branch!r}"
+        dirty = ", uncommitted changes" if self.has_uncommitted_changes else ""
+        return f"{type(self).__name__}({where}, snapshot_id={self.snapshot_id!r}{dirty})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not self.read_only and not isinstance(self, ForkSession):
+            raise ValueError(
+                "You must opt-in to pickle writable sessions in a distributed context using Session.fork(). "
+                "Write through the forks, then Session.merge() them."
+            )
+        return dict(self.__dict__)
+
+    @contextlib.contextmanager
+    def allow_pickling(self) -> Generator[None, None, None]:
+        """No longer exists: use `fork`.
+
+        Raises
+        ------
+        RuntimeError
+            Always.
+        """
+        raise RuntimeError("Allowing pickling has been replaced by Session.fork() and Session.merge().")
+        yield
+
+    # -- what it is --------------------------------------------------------------------------------------------
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the session cannot change anything; true after a commit."""
+        return self._workspace.read_only
+
+    @property
+    def snapshot_id(self) -> str:
+        """Id of the base snapshot."""
+        return encode_id(self._workspace.snapshot.id)
+
+    @property
+    def branch(self) -> str | None:
+        """The branch to commit to, ``None`` for a read-only session."""
+        return self._workspace.branch
+
+    @property
+    def has_uncommitted_changes(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self._workspace.changes)
+
+    @property
+    def config(self) -> RepositoryConfig:
+        """A copy of the repository's effective configuration."""
+        return copy.deepcopy(self._workspace.config)
+
+    @property
+    def store(self) -> IcechunkStore:
+        """The session as a Zarr store."""
+        return IcechunkStore(self)
+
+    def status(self) -> Diff:
+        """What the session changed so far."""
+        return describe_changes(self._workspace)
+
+    def discard_changes(self) -> None:
+        """Forget what the session changed."""
+        with self._workspace.lock:
+            self._workspace.changes = ChangeSet()
+
+    # -- chunks ------------------------------------------------------------------------------------------------
+
+    async def all_virtual_chunk_locations_async(self) -> list[str]:
+        """The location of every virtual chunk of every array, committed or not; repeats are kept."""
+        locations: list[str] = []
+        for node in tree.walk(self._workspace):
+            if isinstance(node, ArrayNode):
+                async for refs in chunks.existing_refs(self._workspace, node):
+                    locations += chunks.locations_of(refs).urls
+        return locations
+
+    all_virtual_chunk_locations = sync_twin(all_virtual_chunk_locations_async)
+
+    async def chunk_coordinates(self, array_path: str, batch_size: int = 1000) -> AsyncIterator[tuple[int, ...]]:
+        """Grid coordinates of every chunk of an array that exists, committed or not, each once.
+
+        Parameters
+        ----------
+        array_path
+            Starts with ``/``.
+        batch_size
+            Kept for compatibility; manifests are read whole.
+        """
+        if not array_path.startswith("/"):
+            raise ValueError("Invalid path: path must start with a `/` character")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        node = tree.get_array(self._workspace, parse_path(array_path))
+        async for refs in chunks.existing_refs(self._workspace, node):
+            for coord in refs.coords.tolist():
+                yield tuple(coord)
+
+    # -- forks -------------------------------------------------------------------------------------------------
+
+    def fork(self) -> ForkSession:
+        """An independent copy that can be pickled and written to elsewhere, to be brought back by `merge`.
+
+        Raises
+        ------
+        ValueError
+            The session has uncommitted changes, or is read-only (then it can be pickled as it is).
+        """
+        if self.read_only:
+            raise ValueError("You should not need to fork a read-only session. Read-only sessions can be pickled.")
+        if self.has_uncommitted_changes:
+            raise ValueError(
+                "Cannot fork a Session with uncommitted changes. Make a commit, create a new Session, and then fork "
+                "that to execute distributed writes."
+            )
+        self._awaits_merge = True
+        return ForkSession(forks.copy_of(self._workspace))
+
+    async def merge_async(self, *others: ForkSession) -> None:
+        """Bring the changes of forks into this session; where two changed the same, the later argument wins.
+
+        Raises
+        ------
+        TypeError
+            An argument is not a `ForkSession`.
+        ReadOnlyError
+            This session is read-only.
+        IcechunkError
+            Two of them created different nodes at one path.
+        """
+        self._check_mergeable(others)
+        if self.read_only:
+            raise ReadOnlyError("Read only sessions cannot modify the repository, so nothing can be merged into it")
+        for other in others:
+            forks.merge(self._workspace, other._workspace)
+        self._awaits_merge = False
+
+    merge = sync_twin(merge_async)
+
+    def _check_mergeable(self, others: tuple[Any, ...]) -> None:
+        for other in others:
+            if not isinstance(other, ForkSession):
+                raise TypeError(
+                    "Sessions can only be merged with a ForkSession created with Session.fork(). "
+                    f"Received {type(other).__name__} instead."
+                )
+
+    # -- committing --------------------------------------------------------------------------------------------
+
+    async def commit_async(self, message: str, metadata: dict[str, Any] | None = None) -> str:
+        """Make the changes a new version of the branch.
+
+        The session is read-only on the new version afterwards.
+
+        Parameters
+        ----------
+        message
+            Commit message.
+        metadata
+            Properties of the commit: JSON-like values.
+
+        Returns
+        -------
+        str
+            Id of the new snapshot.
+
+        Raises
+        ------
+        ConflictError
+            The branch moved since the session was opened; the session keeps its changes.
+        NothingToCommit, ReadOnlyError, TypeError
+        """
+        self._warn_unmerged()
+        return encode_id(await commit.commit(self._workspace, message, metadata))
+
+    commit = sync_twin(commit_async)
+
+    async def flush_async(self, message: str, metadata: dict[str, Any] | None = None) -> str:
+        """Write the changes as a snapshot without moving the branch. Nothing refers to it until a ref does.
+
+        Returns
+        -------
+        str
+            Id of the new snapshot; the session is read-only on it afterwards.
+        """
+        return encode_id(await commit.flush(self._workspace, message, metadata))
+
+    flush = sync_twin(flush_async)
+
+    def _warn_unmerged(self) -> None:
+        if self._awaits_merge:
+            warnings.warn(
+                "Committing a session after forking, and without merging will not work. "
+                "Merge back in the changes from forked sessions first using Session.merge().",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+class ForkSession(Session):
+    """A copy of a session to write through elsewhere. It pickles with its changes; it cannot be committed."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(workspace)
+        workspace.fork_id = workspace.fork_id or secrets.token_hex(8)
+
+    def _check_mergeable(self, others: tuple[Any, ...]) -> None:
+        for other in others:
+            if not isinstance(other, ForkSession):
+                raise TypeError(
+                    f"A ForkSession can only be merged with another ForkSession. Received {type(other).__name__} instead."
+                )
+
+    async def commit_async(self, message: str, metadata: dict[str, Any] | None = None) -> NoReturn:
+        """Refused.
+
+        Raises
+        ------
+        TypeError
+            Always: merge the fork into the session it came from and commit that.
+        """
+        raise TypeError(
+            "Cannot commit a fork of a Session. If you are using uncooperative writes, please send the Repository "
+            "object to your workers, not a Session. Otherwise merge the fork into its session and commit that."
+        )
+
+    commit = sync_twin(commit_async)
+
+    async def flush_async(self, message: str, metadata: dict[str, Any] | None = None) -> NoReturn:
+        """Refused.
+
+        Raises
+        ------
+        TypeError
+            Always: merge the fork into the session it came from and flush that.
+        """
+        raise TypeError("Cannot flush a fork of a Session. Merge it into its session and flush that.")
+
+    flush = sync_twin(flush_async)

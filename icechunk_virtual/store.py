@@ -1,0 +1,479 @@
+"""`IcechunkStore`: a session as a Zarr store. Translates keys and buffers; the work is in `repo`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+
+from icechunk_virtual._sync import run, sync_twin
+from icechunk_virtual.errors import (
+    IcechunkError,
+    InvalidKey,
+    InvalidLocation,
+    MissingKey,
+    NoContainer,
+    NodeNotFound,
+    ReadOnlyError,
+)
+from icechunk_virtual.model.chunk_refs import ChunkRefs
+from icechunk_virtual.model.nodes import ArrayNode
+from icechunk_virtual.repo import chunks, listing, tree
+from icechunk_virtual.repo.keys import ChunkKey, DocumentKey, V2Key, parse_key, parse_path
+from icechunk_virtual.repo.virtual_refs import VirtualChunkSpec, columns_of_arrays, columns_of_specs, split_checksum
+
+if TYPE_CHECKING:
+    from icechunk_virtual.session import Session
+
+__all__ = ["IcechunkStore", "VirtualChunkSpec"]
+
+
+class IcechunkStore(Store):
+    """A session of a repository as a Zarr store.
+
+    Holds Zarr format 3 hierarchies and nothing else: keys are metadata documents (``a/zarr.json``) and chunks
+    (``a/c/0/0``). Made by `Session.store`.
+
+    Parameters
+    ----------
+    session
+        The session to read from and write to.
+    read_only
+        Refuse writes through this store; default: as the session.
+    """
+
+    def __init__(self, session: Session, read_only: bool | None = None) -> None:
+        super().__init__(read_only=session.read_only if read_only is None else read_only)
+        self._session = session
+        self._ws = session._workspace
+
+    # -- as an object ------------------------------------------------------------------------------------------
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IcechunkStore) and self._session == other._session
+
+    __hash__ = None  # type: ignore[assignment]  # as in the original: sessions change
+
+    def __repr__(self) -> str:
+        return f"IcechunkStore({self._session!r}{', read_only=True' if self.read_only else ''})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return IcechunkStore, (self._session, self._read_only)
+
+    @property
+    def session(self) -> Session:
+        """The session behind this store."""
+        return self._session
+
+    def with_read_only(self, read_only: bool = False) -> IcechunkStore:
+        """Another store on the same session. It cannot make a read-only session writable."""
+        return IcechunkStore(self._session, read_only)
+
+    @property
+    def supports_writes(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def supports_deletes(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def supports_listing(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def supports_consolidated_metadata(self) -> bool:
+        """False: a snapshot holds all metadata already."""
+        return False
+
+    def _check_writable(self) -> None:
+        if self._read_only or self._ws.read_only:
+            raise ReadOnlyError(
+                "cannot write to read-only store: store was opened in read-only mode and does not support writing. "
+                "Open a writable one with repo.writable_session(branch).store"
+            )
+        self._ws.check_writable()
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Bytes of a document or chunk, or of a range in it.
+
+        Returns
+        -------
+        Buffer or None
+            ``None`` when the node or chunk does not exist. A failure to read is an error, never ``None``.
+
+        Raises
+        ------
+        IcechunkError
+            The key is no Zarr key, or it names a chunk of something that is no array, or the bytes cannot be read.
+        """
+        data = await self._get(key, byte_range)
+        if data is None:
+            return None
+        return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
+
+    async def _get(self, key: str, byte_range: ByteRequest | None) -> bytes | None:
+        parsed = parse_key(key)
+        if isinstance(parsed, ChunkKey):
+            node = tree.get_array(self._ws, parsed.path)
+            chunk = await chunks.find_chunk(self._ws, node, parsed.coords)
+            if chunk is None:
+                return None
+            start, stop = _clip(byte_range, chunk.length)
+            return await chunks.read_chunk(self._ws, chunk, start, stop)
+        if isinstance(parsed, V2Key):
+            return None
+        found = tree.find_node(self._ws, parsed.path)
+        if found is None:
+            return None
+        start, stop = _clip(byte_range, len(found.document))
+        return found.document[start:stop]
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Several `get` at once, in the order asked for; ``None`` where nothing is there."""
+        limit = asyncio.Semaphore(self._ws.config.effective_get_partial_values_concurrency)
+
+        async def one(key: str, byte_range: ByteRequest | None) -> Buffer | None:
+            async with limit:
+                return await self.get(key, prototype, byte_range)
+
+        return list(await asyncio.gather(*(one(key, byte_range) for key, byte_range in key_ranges)))
+
+    async def exists(self, key: str) -> bool:
+        """Whether a document or chunk exists; no chunk bytes are fetched."""
+        parsed = parse_key(key)
+        if isinstance(parsed, V2Key):
+            raise KeyError(f"v2 key not found at `{key}`")
+        node = tree.find_node(self._ws, parsed.path)
+        if isinstance(parsed, DocumentKey):
+            return node is not None
+        return isinstance(node, ArrayNode) and await chunks.find_chunk(self._ws, node, parsed.coords) is not None
+
+    async def getsize(self, key: str) -> int:
+        """Bytes of a document or chunk, without fetching it; 0 for a chunk that does not exist.
+
+        Raises
+        ------
+        MissingKey
+            There is no such node (a ``KeyError`` and a ``FileNotFoundError``).
+        """
+        parsed = parse_key(key)
+        if isinstance(parsed, V2Key):
+            raise MissingKey(f"v2 key not found at `{key}`", path=key)
+        try:
+            if isinstance(parsed, DocumentKey):
+                return len(tree.get_node(self._ws, parsed.path).document)
+            node = tree.get_array(self._ws, parsed.path)
+        except NodeNotFound as error:
+            raise MissingKey(error.message, path=parsed.path) from None
+        chunk = await chunks.find_chunk(self._ws, node, parsed.coords)
+        return 0 if chunk is None else chunk.length
+
+    async def getsize_prefix(self, prefix: str) -> int:
+        """Bytes of all documents and chunks below a group or array; 0 when nothing is there."""
+        return await listing.total_size(self._ws, prefix)
+
+    async def is_empty(self, prefix: str) -> bool:
+        """Whether nothing is below a prefix."""
+        async for _ in self.list_dir(prefix):
+            return False
+        return True
+
+    # -- listing -----------------------------------------------------------------------------------------------
+
+    def list(self) -> AsyncIterator[str]:
+        """Every key: documents first, then chunks."""
+        return self.list_prefix("")
+
+    def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Every key of a group or array and below: documents first, then chunks.
+
+        Raises
+        ------
+        IcechunkError
+            The prefix is neither empty nor the path of a node.
+        """
+        return listing.keys_below(self._ws, prefix)
+
+    def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Names directly below a prefix, without slashes."""
+        return listing.names_in(self._ws, prefix)
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a document or a chunk.
+
+        Raises
+        ------
+        ReadOnlyError, InvalidKey, InvalidMetadata, InvalidChunkIndex
+        NodeNotFound
+            A chunk of an array that does not exist (a ``KeyError``).
+        """
+        self._check_writable()
+        if not isinstance(value, Buffer):
+            raise TypeError(f"IcechunkStore.set(): `value` must be a zarr Buffer, got {type(value).__name__}")
+        parsed = parse_key(key)
+        if isinstance(parsed, V2Key):
+            raise InvalidKey(
+                f"store method `Icechunk cannot set Zarr V2 metadata keys` is not implemented by Icechunk: `{key}`; "
+                "use zarr_format=3",
+                key=key,
+            )
+        if isinstance(parsed, DocumentKey):
+            tree.set_document(self._ws, parsed.path, value.to_bytes())
+        else:
+            await chunks.write_chunk(self._ws, parsed.path, parsed.coords, value.to_bytes())
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a document or chunk unless it exists; then nothing happens."""
+        self._check_writable()
+        if not await self.exists(key):
+            await self.set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Delete a chunk, or a node with everything below it; what does not exist is no error."""
+        self._check_writable()
+        parsed = parse_key(key)
+        if isinstance(parsed, DocumentKey):
+            tree.delete_node(self._ws, parsed.path)
+        elif isinstance(parsed, ChunkKey):
+            chunks.set_chunk(self._ws, parsed.path, parsed.coords, None)
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Delete a node with everything below it, or the chunks below a chunk prefix (``a/c/0``)."""
+        self._check_writable()
+        await listing.delete_below(self._ws, prefix)
+
+    async def clear(self) -> None:
+        """Delete every node."""
+        self._check_writable()
+        tree.delete_node(self._ws, "/")
+
+    def sync_clear(self) -> None:
+        """Delete every node."""
+        run(self.clear())
+
+    async def set_partial_values(
+        self, key_start_values: Iterable[tuple[str, int, bytes | bytearray | memoryview]]
+    ) -> None:
+        """Not possible: chunks are immutable objects.
+
+        Raises
+        ------
+        IcechunkError
+            Always.
+        """
+        self._check_writable()
+        raise IcechunkError("store method `set_partial_values` is not implemented by Icechunk")
+
+    # -- references --------------------------------------------------------------------------------------------
+
+    async def set_virtual_ref_async(
+        self,
+        key: str,
+        location: str,
+        *,
+        offset: int,
+        length: int,
+        checksum: str | datetime | None = None,
+        validate_container: bool = True,
+    ) -> None:
+        """Let a chunk be a byte range of a foreign object.
+
+        Parameters
+        ----------
+        key
+            Of the chunk: ``a/c/0/0``.
+        location
+            Absolute URL of the object, kept verbatim.
+        offset, length
+            Byte range in the object.
+        checksum
+            Entity tag, or the moment (aware datetime) after which the object must not have changed.
+        validate_container
+            Require that the repository's configuration has a virtual chunk container for the location.
+
+        Raises
+        ------
+        NoContainer, InvalidLocation, InvalidChunkIndex, ReadOnlyError
+        NodeNotFound
+            The array does not exist (a ``KeyError``).
+        """
+        self._check_writable()
+        parsed = parse_key(key)
+        if not isinstance(parsed, ChunkKey):
+            raise InvalidKey(
+                f"this operation is not allowed: use .set to modify metadata for key {key}; a virtual reference "
+                "needs a chunk key such as `a/c/0/0`",
+                key=key,
+            )
+        etag, second = split_checksum(checksum)
+        node = tree.get_array(self._ws, parsed.path)
+        chunks.check_index(node, parsed.coords)
+        spec = VirtualChunkSpec(list(parsed.coords), location, offset, length, etag)
+        refs = columns_of_specs([spec], node.layout.ndim, node.path)
+        if second is not None:
+            refs = refs.with_locations(refs.locations.with_checksums(last_modified=[second]))
+        failed = self._set_refs(node.path, refs, validate=validate_container)
+        if failed is not None:
+            raise NoContainer(
+                f"invalid chunk location, no matching virtual chunk container: `{location}`. Add one: "
+                "config.set_virtual_chunk_container(VirtualChunkContainer(url_prefix, store)), then open the "
+                "repository with that config, or call repo.save_config().",
+                location=location,
+            )
+
+    set_virtual_ref = sync_twin(set_virtual_ref_async)
+
+    async def set_virtual_refs_async(
+        self, array_path: str, chunks: Sequence[VirtualChunkSpec], *, validate_containers: bool = True
+    ) -> list[tuple[int, ...]] | None:
+        """Let many chunks of an array be byte ranges of foreign objects.
+
+        Parameters
+        ----------
+        array_path
+            With or without leading slash.
+        chunks
+            One specification per chunk.
+        validate_containers
+            Leave out those whose location has no virtual chunk container.
+
+        Returns
+        -------
+        list of tuple or None
+            Indices of the chunks left out; ``None`` when there are none.
+
+        Raises
+        ------
+        InvalidLocation, InvalidChunkIndex, ReadOnlyError, NodeNotFound
+            Then nothing was set.
+        """
+        self._check_writable()
+        path = _array_path(array_path)
+        if not chunks:
+            return None
+        node = tree.get_array(self._ws, path)
+        return self._set_refs(path, columns_of_specs(chunks, node.layout.ndim, path), validate=validate_containers)
+
+    set_virtual_refs = sync_twin(set_virtual_refs_async)
+
+    async def set_virtual_refs_arr_async(
+        self,
+        array_path: str,
+        chunk_grid_shape: Sequence[int],
+        locations: Sequence[str],
+        offsets: NDArray[np.uint64],
+        lengths: NDArray[np.uint64],
+        *,
+        validate_containers: bool = True,
+        arr_offset: Sequence[int] | None = None,
+        checksum: str | datetime | None = None,
+    ) -> list[tuple[int, ...]] | None:
+        """Let every chunk of a box be a byte range of a foreign object, from arrays.
+
+        Parameters
+        ----------
+        array_path
+            With or without leading slash.
+        chunk_grid_shape
+            Chunks of the box per dimension; the arrays are flattened in C order.
+        locations
+            One URL per chunk; the empty text leaves the chunk as it is.
+        offsets, lengths
+            Integer (n,), byte ranges.
+        validate_containers
+            Leave out those whose location has no virtual chunk container.
+        arr_offset
+            Chunk grid coordinates of the box's first chunk.
+        checksum
+            One for all.
+
+        Returns
+        -------
+        list of tuple or None
+            Indices of the chunks left out; ``None`` when there are none.
+        """
+        self._check_writable()
+        path = _array_path(array_path)
+        tree.get_array(self._ws, path)
+        refs = columns_of_arrays(
+            chunk_grid_shape, locations, offsets, lengths, grid_offset=arr_offset, checksum=checksum
+        )
+        return self._set_refs(path, refs, validate=validate_containers)
+
+    set_virtual_refs_arr = sync_twin(set_virtual_refs_arr_async)
+
+    async def set_chunk_refs_async(
+        self, array_path: str, refs: ChunkRefs, *, validate_containers: bool = True
+    ) -> list[tuple[int, ...]] | None:
+        """Set the chunks of an array from columns of references, as they are.
+
+        Parameters
+        ----------
+        array_path
+            With or without leading slash.
+        refs
+            Virtual, inline or native references. Inline chunks above the repository's inline threshold are stored
+            as objects of their own.
+        validate_containers
+            Leave out virtual references whose location has no virtual chunk container.
+
+        Returns
+        -------
+        list of tuple or None
+            Indices of the chunks left out; ``None`` when there are none.
+        """
+        self._check_writable()
+        path = _array_path(array_path)
+        tree.get_array(self._ws, path)
+        return self._set_refs(path, await chunks.store_large_inline(self._ws, refs), validate=validate_containers)
+
+    set_chunk_refs = sync_twin(set_chunk_refs_async)
+
+    def _set_refs(self, path: str, refs: ChunkRefs, *, validate: bool) -> list[tuple[int, ...]] | None:
+        fits = chunks.check_containers(self._ws, refs)
+        if not validate or fits.all():
+            chunks.set_refs(self._ws, path, refs)
+            return None
+        chunks.set_refs(self._ws, path, refs.take(fits))
+        return [tuple(coord) for coord in refs.coords[~fits].tolist()]
+
+
+def _array_path(text: str) -> str:
+    try:
+        return parse_path(text)
+    except InvalidKey as error:
+        raise ValueError(f"Invalid array path: {text!r}: {error.message}") from None
+
+
+def _clip(byte_range: ByteRequest | None, length: int) -> tuple[int, int]:
+    """Range of bytes that a request means, as Python slices do: clipped, empty when outside."""
+    match byte_range:
+        case None:
+            return 0, length
+        case RangeByteRequest(start, end):
+            start = min(start, length)
+            return start, max(start, min(end, length))
+        case OffsetByteRequest(offset):
+            return min(offset, length), length
+        case SuffixByteRequest(suffix):
+            return max(0, length - suffix), length
+        case _:
+            raise ValueError(f"Unexpected byte_range, got {byte_range}")
