@@ -16,9 +16,7 @@ LONGEST_FILE = 500  # lines
 LONGEST_FUNCTION = 60  # lines, its docstring left out
 
 # Files that are longer, each with its reason.
-LONG_FILES: dict[str, str] = {
-    "model.chunk_refs": "the class is the vocabulary of the whole package; its operations belong together",
-}
+LONG_FILES: dict[str, str] = {}
 # Functions that are longer, each with its reason.
 LONG_FUNCTIONS: dict[str, str] = {}
 
@@ -106,12 +104,20 @@ def test_only_the_edge_reads_the_world(module: Module) -> None:
 
 
 @everyone
-def test_all_is_sorted(module: Module) -> None:
-    for node in module.tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
-            names = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-            assert list(names) == sorted(set(names))
+def test_all_names_exist(module: Module) -> None:
+    """The order of `__all__` is the linter's business (RUF022)."""
+    names = [n for node in module.tree.body for n in _all_of(node)]
+    assert len(names) == len(set(names))
+    if names:
+        loaded = importlib.import_module(module.name)
+        assert not [name for name in names if not hasattr(loaded, name)]
+
+
+def _all_of(node: ast.stmt) -> list[str]:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    if not any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets):
+        return []
+    return list(ast.literal_eval(node.value))  # type: ignore[attr-defined]
 
 
 @everyone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 
@@ -12,31 +13,74 @@ from tests.support.source import PACKAGE, modules
 NOUNS = ("repository", "session", "store", "storage", "credentials")
 
 
-def twins() -> list[tuple[type, str]]:
-    """Each public class of floor 3 with each of its public names that end in `_async`."""
-    found = []
-    for noun in NOUNS:
-        if f"{PACKAGE}.{noun}" not in modules():
-            continue
-        module = importlib.import_module(f"{PACKAGE}.{noun}")
-        for name, value in vars(module).items():
-            if inspect.isclass(value) and value.__module__ == module.__name__ and not name.startswith("_"):
-                found += [(value, n) for n in dir(value) if n.endswith("_async") and not n.startswith("_")]
-    return found
+def public_classes() -> list[tuple[str, str]]:
+    """Module and name of each public class of floor 3, found without importing anything."""
+    nouns = [modules()[f"{PACKAGE}.{noun}"] for noun in NOUNS if f"{PACKAGE}.{noun}" in modules()]
+    return [
+        (module.name, node.name)
+        for module in nouns
+        for node in module.tree.body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
 
 
-@pytest.mark.parametrize(("owner", "name"), twins(), ids=lambda v: v if isinstance(v, str) else v.__name__)
-def test_twins_agree(owner: type, name: str) -> None:
-    asynchronous = inspect.getattr_static(owner, name)
-    twin = inspect.getattr_static(owner, name.removesuffix("_async"), None)
-    assert twin is not None, "the synchronous twin is missing"
-    binding = (classmethod, staticmethod)
-    kinds = [next((k for k in binding if isinstance(f, k)), None) for f in (asynchronous, twin)]
-    assert kinds[0] is kinds[1], "one is a class or static method, the other is not"
-    one, other = getattr(owner, name), getattr(owner, name.removesuffix("_async"))
-    assert inspect.signature(one) == inspect.signature(other)
-    assert inspect.getdoc(one)
-    assert inspect.getdoc(one) == inspect.getdoc(other)
-    assert inspect.iscoroutinefunction(one), "the name says that it is awaited"
-    assert not inspect.iscoroutinefunction(other)
-    assert other.__name__ == name.removesuffix("_async")
+@pytest.mark.parametrize(("module", "name"), public_classes())
+def test_twins_agree(module: str, name: str) -> None:
+    owner = getattr(importlib.import_module(module), name)
+    faults = {n: fault for n in dir(owner) if n.endswith("_async") and n[0] != "_" and (fault := disagree(owner, n))}
+    assert not faults
+
+
+def disagree(owner: type, name: str) -> str:
+    """What is wrong with a pair of twins; empty when nothing is."""
+    plain = name.removesuffix("_async")
+    static = [inspect.getattr_static(owner, n, None) for n in (name, plain)]
+    if static[1] is None:
+        return "the synchronous twin is missing"
+    kinds = [next((k for k in (classmethod, staticmethod) if isinstance(f, k)), None) for f in static]
+    if kinds[0] is not kinds[1]:
+        return "one is a class or static method, the other is not"
+    one, other = getattr(owner, name), getattr(owner, plain)
+    if not inspect.iscoroutinefunction(one) or inspect.iscoroutinefunction(other):
+        return "exactly the one named _async is awaited"
+    if inspect.signature(one) != inspect.signature(other):
+        return f"{inspect.signature(one)} is not {inspect.signature(other)}"
+    if not inspect.getdoc(one) or inspect.getdoc(one) != inspect.getdoc(other):
+        return "docstrings are missing or differ"
+    return "" if other.__name__ == plain else f"the twin calls itself {other.__name__}"
+
+
+class Example:
+    """Pairs that are right, and pairs that are wrong."""
+
+    async def good_async(self, x: int) -> int:
+        """Do it."""
+        return x
+
+    def good(self, x: int) -> int:
+        """Do it."""
+        return x
+
+    async def alone_async(self) -> None:
+        """Do it."""
+
+    async def other_async(self, x: int) -> int:
+        """Do it."""
+        return x
+
+    def other(self, x: int = 1) -> int:
+        """Do it."""
+        return x
+
+    async def undocumented_async(self) -> None: ...
+    def undocumented(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [("good", ""), ("alone", "missing"), ("other", "is not"), ("undocumented", "docstrings")],
+)
+def test_the_check_sees_faults(name: str, fault: str) -> None:
+    found = disagree(Example, f"{name}_async")
+    assert fault in found
+    assert bool(fault) == bool(found)
