@@ -1,0 +1,222 @@
+"""Reading and writing whole files and byte ranges so that nobody ever sees half a write. Blocking, POSIX-minded.
+
+A write goes to a temporary sibling ``<name>#<number>`` and is then moved to its place in one step. Knows no keys.
+"""
+
+# File descriptors and plain strings instead of pathlib: this is called once per chunk.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH120
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from icechunk_virtual.repo.file_lock import locked
+from icechunk_virtual.repo.object_store import is_temporary
+
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_SYNC = (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EOPNOTSUPP}
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES}
+
+
+class WrongSizeError(Exception):
+    """A file of `size` bytes does not hold the range that was asked for."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+class TooLargeError(Exception):
+    """More bytes than the caller wants to wait for right now."""
+
+
+def read_range(path: str, start: int, stop: int | None, *, limit: int | None = None) -> bytes:
+    """Bytes ``[start, stop)`` of a file, to its end without `stop`.
+
+    Raises
+    ------
+    TooLargeError
+        They are more than `limit`.
+    WrongSizeError
+        The file is shorter. Nothing was allocated.
+    """
+    descriptor = os.open(path, _READ)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "not a file", path)
+        end = status.st_size if stop is None else stop
+        if end > status.st_size or start > end:
+            raise WrongSizeError(status.st_size)
+        if limit is not None and end - start > limit:
+            raise TooLargeError
+        if start:
+            os.lseek(descriptor, start, os.SEEK_SET)
+        return _read_exactly(descriptor, end - start, status.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _read_exactly(descriptor: int, length: int, size: int) -> bytes:
+    data = os.read(descriptor, length)
+    if len(data) == length:
+        return data
+    parts = [data]  # the system returns at most 2 GiB at once
+    missing = length - len(data)
+    while missing:
+        part = os.read(descriptor, missing)
+        if not part:
+            raise WrongSizeError(size - missing)  # somebody is cutting it off right now
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    written = os.write(descriptor, data)
+    if written < len(data):
+        rest = memoryview(data)[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+
+def make_directory(path: str, root: str) -> None:
+    """Create a directory and what is missing above it, `root` included, durably."""
+    os.makedirs(path, exist_ok=True)
+    while len(path) >= len(root):
+        path = os.path.dirname(path)
+        sync_directory(path)
+
+
+def write_temporary(path: str, data: bytes, *, durable: bool) -> str:
+    """Write a new file beside `path`; returns its path. Leaves nothing behind when it fails."""
+    while True:
+        temporary = f"{path}#{secrets.randbits(63)}"
+        try:
+            descriptor = os.open(temporary, _CREATE, 0o666)
+        except FileExistsError:
+            continue
+        break
+    try:
+        try:
+            _write_all(descriptor, data)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        discard(temporary)
+        raise
+    return temporary
+
+
+def discard(path: str) -> None:
+    """Remove a file, whatever happens."""
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def replace(temporary: str, path: str) -> None:
+    """Move a finished write to its place, over what may be there."""
+    try:
+        _replace_patiently(temporary, path)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def _replace_patiently(temporary: str, path: str) -> None:
+    for attempt in range(20 if os.name == "nt" else 0):  # Windows refuses while somebody reads the old file
+        try:
+            os.replace(temporary, path)
+        except PermissionError:
+            time.sleep(0.001 * 2 ** min(attempt, 6))
+        else:
+            return
+    os.replace(temporary, path)
+
+
+def link_new(temporary: str, path: str) -> bool:
+    """Move a finished write to its place unless something is there (`FileExistsError`), in one atomic step.
+
+    Returns
+    -------
+    bool
+        False, with the temporary still there, when the file system has no hard links.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno in _NO_HARD_LINKS:
+            return False
+        discard(temporary)
+        raise
+    discard(temporary)
+    return True
+
+
+def move_new(temporary: str, path: str) -> None:
+    """As `link_new`, for file systems without hard links: atomic only between those who lock the directory."""
+    with locked(os.path.dirname(path)):
+        if os.path.lexists(path):
+            discard(temporary)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        replace(temporary, path)
+
+
+def sync_file(path: str) -> None:
+    """Make the content of a file survive a power cut."""
+    descriptor = os.open(path, _SYNC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a power cut, where the system lets us."""
+    if os.name == "nt":
+        return
+    try:
+        descriptor = os.open(path, _SYNC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
+
+
+def walk(
+    directory: str, names: tuple[str, ...] = (), above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[tuple[str, ...], os.stat_result]]:
+    """All files below a directory: their path components and status. A missing directory is empty.
+
+    Unfinished writes and what vanishes meanwhile are left out; symbolic links are followed, but not in circles.
+    """
+    try:
+        entries = os.scandir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            try:
+                status = entry.stat()
+                is_directory = stat.S_ISDIR(status.st_mode)
+            except OSError:  # vanished, or a dangling link
+                continue
+            if not is_directory:
+                if not is_temporary(entry.name):
+                    yield (*names, entry.name), status
+                continue
+            identity = (status.st_dev, status.st_ino)
+            if identity not in above:
+                yield from walk(entry.path, (*names, entry.name), (*above, identity))

@@ -1,0 +1,260 @@
+"""A repository in a directory of this machine, safe between threads and processes.
+
+Conditional writes happen under a lock of the directory they are in; every write is a new file moved into place.
+Short operations run right on the event loop while the disk answers quickly, in threads otherwise.
+"""
+
+# Plain strings instead of pathlib: this is called once per chunk.
+# ruff: noqa: PTH108, PTH116, PTH120
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from icechunk_virtual.errors import ObjectNotFound, PreconditionFailed
+from icechunk_virtual.repo import files
+from icechunk_virtual.repo.file_lock import locked
+from icechunk_virtual.repo.foreign_errors import too_short, translate, translating, unknown_outcome
+from icechunk_virtual.repo.object_store import (
+    PAGE_SIZE,
+    WHOLE,
+    ObjectInfo,
+    PartPolicy,
+    Version,
+    escape_key,
+    unescape_key,
+)
+
+if TYPE_CHECKING:
+    from icechunk_virtual.repo.format.envelope import FileType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_INLINE_BYTES = 256 * 1024
+"""Larger reads and writes always go to a thread."""
+_SYNC_BATCHES = 4
+"""Threads that make many files durable."""
+
+
+class Pace:
+    """Decides whether short blocking calls may run on the event loop: while they take well below a millisecond.
+
+    Keeps a moving average of their duration. While it is high, calls go to threads, except for a few that
+    measure again.
+    """
+
+    def __init__(self, *, limit: float = 300e-6, probe_every: int = 16) -> None:
+        self._limit = limit
+        self._probe_every = probe_every
+        self._average = 0.0
+        self._threaded = 0
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a blocking function, here or in a thread."""
+        if self._average > self._limit:
+            self._threaded += 1
+            if self._threaded % self._probe_every:
+                return await asyncio.to_thread(function, *args, **kwargs)
+        begin = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            duration = min(time.perf_counter() - begin, 4 * self._limit)  # one hiccup must not tip the balance
+            self._average += 0.2 * (duration - self._average)
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+class LocalStore:
+    """Objects as files below a directory, which is created at the first write.
+
+    Parameters
+    ----------
+    root
+        Absolute path of the directory.
+    """
+
+    writable = True
+    parts: PartPolicy = WHOLE
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._reads = Pace()
+        self._writes = Pace()
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self._root!r})"
+
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[str]]:
+        return LocalStore, (self._root,)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{escape_key(key)}"
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:  # noqa: D102  # Protocol
+        try:
+            return await self._reads.run(self._get, key, start, stop, limit=_INLINE_BYTES)
+        except files.TooLargeError:
+            return await asyncio.to_thread(self._get, key, start, stop)
+
+    def _get(self, key: str, start: int, stop: int | None, *, limit: int | None = None) -> bytes:
+        try:
+            return files.read_range(self._path(key), start, stop, limit=limit)
+        except files.WrongSizeError as error:
+            raise too_short(key, error.size, start, error.size if stop is None else stop) from None
+        except OSError as error:
+            raise translate(error, key) from error
+
+    async def get_versioned(self, key: str) -> tuple[bytes, Version]:  # noqa: D102  # Protocol
+        data = await self.get(key)
+        return data, Version(_etag(data))
+
+    async def head(self, key: str) -> ObjectInfo:  # noqa: D102  # Protocol
+        def status() -> os.stat_result:
+            with translating(key):
+                return os.stat(self._path(key))
+
+        found = await self._reads.run(status)
+        return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1000)
+
+    async def list(self, prefix: str) -> AsyncIterator[list[ObjectInfo]]:  # noqa: D102  # Protocol
+        found = self._walk(prefix)
+        while page := await asyncio.to_thread(_next_page, prefix, found):
+            yield page
+
+    def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
+        for names, status in files.walk(self._path(prefix)):
+            key = prefix + "/".join(map(unescape_key, names))
+            yield ObjectInfo(key, status.st_size, status.st_mtime_ns // 1000)
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    async def put(  # noqa: D102  # Protocol
+        self,
+        key: str,
+        data: bytes,
+        *,
+        file_type: FileType | None = None,  # noqa: ARG002  # files have no metadata
+        durable: bool = True,
+    ) -> None:
+        if durable or len(data) > _INLINE_BYTES:
+            await asyncio.to_thread(self._put, key, data, durable)
+        else:
+            await self._writes.run(self._put, key, data, False)
+
+    def _put(self, key: str, data: bytes, durable: bool) -> None:
+        path = self._path(key)
+        with translating(key):
+            files.replace(self._temporary(path, data, durable=durable), path)
+            if durable:
+                files.sync_directory(os.path.dirname(path))
+
+    def _temporary(self, path: str, data: bytes, *, durable: bool) -> str:
+        try:
+            return files.write_temporary(path, data, durable=durable)
+        except FileNotFoundError:
+            files.make_directory(os.path.dirname(path), self._root)
+            return files.write_temporary(path, data, durable=durable)
+
+    async def put_new(self, key: str, data: bytes) -> Version:  # noqa: D102  # Protocol
+        return await asyncio.to_thread(self._put_new, key, data)
+
+    def _put_new(self, key: str, data: bytes) -> Version:
+        path = self._path(key)
+        with translating(key):
+            temporary = self._temporary(path, data, durable=True)
+            if not files.link_new(temporary, path):
+                files.move_new(temporary, path)
+        self._settle(path, key)
+        return Version(_etag(data))
+
+    async def put_if_match(self, key: str, data: bytes, version: Version) -> Version:  # noqa: D102  # Protocol
+        return await asyncio.to_thread(self._put_if_match, key, data, version)
+
+    def _put_if_match(self, key: str, data: bytes, version: Version) -> Version:
+        path = self._path(key)
+        try:
+            with translating(key), locked(os.path.dirname(path)):
+                actual = _etag(files.read_range(path, 0, None))
+                if actual != version.etag:
+                    raise PreconditionFailed(
+                        f"object store error Request precondition failure for path {key}: it has changed since it was "
+                        "read. Nothing was written.",
+                        key=key,
+                    )
+                files.replace(files.write_temporary(path, data, durable=True), path)
+        except ObjectNotFound as error:
+            raise PreconditionFailed(
+                f"object store error Request precondition failure for path {key}: it no longer exists. "
+                "Nothing was written.",
+                key=key,
+            ) from error
+        self._settle(path, key)
+        return Version(_etag(data))
+
+    @staticmethod
+    def _settle(path: str, key: str) -> None:
+        """Make a name durable that others can see already: a failure leaves the outcome open."""
+        try:
+            files.sync_directory(os.path.dirname(path))
+        except OSError as error:
+            raise unknown_outcome(error, key) from error
+
+    async def delete(self, keys: Iterable[str]) -> int:  # noqa: D102  # Protocol
+        return await asyncio.to_thread(self._delete, tuple(keys))
+
+    def _delete(self, keys: Sequence[str]) -> int:
+        for directory, members in self._by_directory(keys).items():
+            with _unless_missing(), translating(members[0]), locked(directory):
+                for key in members:
+                    with _unless_missing(), translating(key):
+                        os.unlink(self._path(key))
+                files.sync_directory(directory)
+        return len(keys)
+
+    async def sync(self, keys: Iterable[str]) -> None:  # noqa: D102  # Protocol
+        keys = tuple(keys)
+        batches = (keys[i::_SYNC_BATCHES] for i in range(min(_SYNC_BATCHES, len(keys))))
+        await asyncio.gather(*(asyncio.to_thread(self._sync_files, batch) for batch in batches))
+        await asyncio.to_thread(self._sync_directories, keys)
+
+    def _sync_files(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            with translating(key):
+                files.sync_file(self._path(key))
+
+    def _sync_directories(self, keys: Sequence[str]) -> None:
+        for directory, members in self._by_directory(keys).items():
+            with translating(members[0]):
+                files.sync_directory(directory)
+
+    def _by_directory(self, keys: Sequence[str]) -> dict[str, Sequence[str]]:
+        groups = defaultdict(list)
+        for key in keys:
+            groups[os.path.dirname(self._path(key))].append(key)
+        return dict(groups)
+
+
+def _next_page(prefix: str, found: Iterator[ObjectInfo]) -> list[ObjectInfo]:
+    with translating(prefix):
+        return list(islice(found, PAGE_SIZE))
+
+
+@contextmanager
+def _unless_missing() -> Iterator[None]:
+    try:
+        yield
+    except ObjectNotFound:
+        return
