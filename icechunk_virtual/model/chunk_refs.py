@@ -6,68 +6,53 @@ that a caller asks for one at a time (`row`, `lookup`). This module knows no fil
 
 from __future__ import annotations
 
-import enum
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from icechunk_virtual.model.chunks import (
+    MAX_INDEX,
+    Chunk,
+    ChunkKind,
+    Extents,
+    InlineChunk,
+    NativeChunk,
+    VirtualChunk,
+)
+from icechunk_virtual.model.columns import as_unsigned, frozen, owned, rows_of
 from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId
+from icechunk_virtual.model.keys import grid_of, increasing, last_of_each, pack, take_rows
 from icechunk_virtual.model.locations import Locations
+from icechunk_virtual.model.tables import compact_tables, masks, merge_tables, same_entries
 
-MAX_INDEX = 2**32 - 1
-"""Chunk grid coordinates are u32 in format version 1."""
-
-
-class ChunkKind(enum.IntEnum):
-    """Where the bytes of a chunk are."""
-
-    NATIVE = 1  # an object of the repository
-    INLINE = 2  # in the manifest itself
-    VIRTUAL = 3  # a foreign object
-
-
-@dataclass(frozen=True, slots=True)
-class NativeChunk:
-    """Bytes ``[offset, offset + length)`` of the repository's object `id`."""
-
-    id: ChunkId
-    offset: int
-    length: int
+__all__ = [
+    "MAX_INDEX",
+    "Chunk",
+    "ChunkKind",
+    "ChunkRefs",
+    "Extents",
+    "InlineChunk",
+    "NativeChunk",
+    "VirtualChunk",
+]
+_FEW = 8  # chunks: fewer are looked up one by one
+_COORDS_NDIM = 2
+_VIRTUAL, _NATIVE = int(ChunkKind.VIRTUAL), int(ChunkKind.NATIVE)  # plain numbers compare faster
 
 
-@dataclass(frozen=True, slots=True)
-class InlineChunk:
-    """The bytes themselves."""
+class _Axes:
+    """Room for a view of each coordinate column, which is searched faster than an array."""
 
-    data: bytes
-
-    @property
-    def length(self) -> int:
-        """Number of bytes."""
-        return len(self.data)
-
-
-@dataclass(frozen=True, slots=True)
-class VirtualChunk:
-    """Bytes ``[offset, offset + length)`` of a foreign object; `etag` or `last_modified` (seconds) pin its state."""
-
-    url: str
-    offset: int
-    length: int
-    etag: str | None = None
-    last_modified: int | None = None
-
-
-Chunk: TypeAlias = NativeChunk | InlineChunk | VirtualChunk
-Extents: TypeAlias = tuple[tuple[int, int], ...]
-"""A box in the chunk grid: one half-open range per dimension."""
+    __slots__ = ("_axes",)
+    _axes: tuple[memoryview, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ChunkRefs:
+class ChunkRefs(_Axes):
     """`n` references of one array, sorted by their chunk grid coordinates.
 
     Attributes
@@ -84,7 +69,9 @@ class ChunkRefs:
     chunk_ids : uint8 (m, 12)
     heap : bytes
 
-    A chunk that does not exist is an absent row, never a sentinel.
+    A chunk that does not exist is an absent row, never a sentinel. Columns of other integer dtypes are range-checked
+    and converted. Arrays that are writeable are copied, so that nobody can change them later; an array marked
+    read-only (``array.flags.writeable = False``) is taken as it is.
 
     Raises
     ------
@@ -104,44 +91,38 @@ class ChunkRefs:
     # -- making ------------------------------------------------------------------------------------------------
 
     def __post_init__(self) -> None:
-        self._freeze()
-        self._check_shapes()
+        columns = _take_columns(self.coords, self.kind, self.source, self.offset, self.length)
+        chunk_ids = np.asarray(self.chunk_ids)
+        if chunk_ids.dtype != np.uint8 or chunk_ids.ndim != 2 or chunk_ids.shape[1] != OBJECT_ID_SIZE:
+            raise ValueError(
+                f"chunk_ids must be uint8 of shape (m, {OBJECT_ID_SIZE}), got {chunk_ids.dtype} {chunk_ids.shape}"
+            )
+        self._set(*columns, self.locations, np.ascontiguousarray(owned(chunk_ids)), bytes(self.heap))
         self._check_rows()
 
-    def _freeze(self) -> None:
-        dtypes = {"kind": np.uint8, "source": np.uint32, "offset": np.uint64, "length": np.uint64}
-        columns = {name: np.asarray(getattr(self, name), dtype) for name, dtype in dtypes.items()}
-        columns["coords"] = np.asfortranarray(self.coords, np.uint32)
-        columns["chunk_ids"] = np.ascontiguousarray(self.chunk_ids, np.uint8)
-        for name, column in columns.items():
-            column = column.view()
-            column.flags.writeable = False
-            object.__setattr__(self, name, column)
-
-    def _check_shapes(self) -> None:
-        if self.coords.ndim != 2:
-            raise ValueError(f"coords must have shape (n, ndim), got {self.coords.shape}")
-        n = len(self.coords)
-        for name in ("kind", "source", "offset", "length"):
-            if getattr(self, name).shape != (n,):
-                raise ValueError(f"{name} must have shape ({n},), got {getattr(self, name).shape}")
-        if self.chunk_ids.ndim != 2 or self.chunk_ids.shape[1] != OBJECT_ID_SIZE:
-            raise ValueError(f"chunk_ids must have shape (m, {OBJECT_ID_SIZE}), got {self.chunk_ids.shape}")
+    def _set(self, coords: NDArray[np.uint32], *columns: Any) -> None:
+        if len(coords) > 1 and coords.strides[0] != coords.itemsize:  # not column by column
+            coords = np.asfortranarray(coords)
+        coords = frozen(coords)
+        object.__setattr__(self, "coords", coords)
+        for name, column in zip(ChunkRefs.__slots__[1:], columns, strict=True):
+            object.__setattr__(self, name, frozen(column) if isinstance(column, np.ndarray) else column)
+        object.__setattr__(self, "_axes", tuple(coords[:, axis].data for axis in range(coords.shape[1])))
 
     def _check_rows(self) -> None:
-        kind, end = self.kind, self.offset + self.length
-        virtual, native, inline = (kind == k for k in (ChunkKind.VIRTUAL, ChunkKind.NATIVE, ChunkKind.INLINE))
-        faults = {
-            "kind is none of NATIVE, INLINE, VIRTUAL": ~(virtual | native | inline),
-            "source is not a row of locations": virtual & (self.source >= len(self.locations)),
-            "source is not a row of chunk_ids": native & (self.source >= len(self.chunk_ids)),
-            "offset + length is beyond 64 bits": end < self.offset,
-            "the inline range is outside the heap": inline & (end > len(self.heap)),
-        }
-        for reason, rows in faults.items():
+        end = self.offset + self.length
+        virtual, native, inline = masks(self.kind)
+        faults = (
+            ("kind is none of NATIVE, INLINE, VIRTUAL", ~(virtual | native | inline)),
+            ("source is not a row of locations", virtual & (self.source >= len(self.locations))),
+            ("source is not a row of chunk_ids", native & (self.source >= len(self.chunk_ids))),
+            ("offset + length is beyond 64 bits", end < self.offset),
+            ("the inline range is outside the heap", inline & (end > len(self.heap))),
+        )
+        for reason, rows in faults:
             if rows.any():
                 raise ValueError(f"row {int(np.argmax(rows))}: {reason}")
-        if not _increasing(self.coords):
+        if not increasing(self.coords):
             raise ValueError("coords must be lexicographically sorted and unique")
 
     @classmethod
@@ -158,11 +139,12 @@ class ChunkRefs:
     ) -> ChunkRefs:
         """Without the checks, for results of operations on valid references."""
         self = object.__new__(cls)
-        columns = (coords, kind, source, offset, length, locations, chunk_ids, heap)
-        for name, column in zip(cls.__slots__, columns, strict=True):
-            object.__setattr__(self, name, column)
-        self._freeze()
+        self._set(coords, kind, source, offset, length, locations, chunk_ids, heap)
         return self
+
+    def _with(self, **changed: Any) -> ChunkRefs:
+        """These references with some columns exchanged, unchecked."""
+        return ChunkRefs._trusted(*(changed.get(name, getattr(self, name)) for name in ChunkRefs.__slots__))
 
     @classmethod
     def from_rows(
@@ -179,34 +161,28 @@ class ChunkRefs:
     ) -> ChunkRefs:
         """From rows in any order; of rows with equal coordinates the last one stands.
 
-        Parameters are those of the class; `kind` may be one value for all rows. Coordinates, offsets and lengths of
-        any integer dtype are range-checked.
+        Parameters are those of the class; `kind`, `source`, `offset` and `length` may be one value for all rows.
+
+        Raises
+        ------
+        ValueError
+            As the class, and for columns of different lengths.
         """
-        coords = _as_unsigned(coords, np.uint32, "coords")
-        if coords.ndim != 2:
-            raise ValueError(f"coords must have shape (n, ndim), got {coords.shape}")
-        n = len(coords)
-        kind = np.broadcast_to(np.asarray(kind, np.uint8), (n,))
-        columns = [
-            kind,
-            _as_unsigned(source, np.uint32, "source"),
-            _as_unsigned(offset, np.uint64, "offset"),
-            _as_unsigned(length, np.uint64, "length"),
-        ]
-        if not _increasing(coords):
-            rows = _last_of_each(_keys(coords, _bounds(coords)))
-            coords = np.asfortranarray(coords)[rows]
-            columns = [column[rows] for column in columns]
+        coords, kind, source, offset, length = _take_columns(coords, kind, source, offset, length)
+        if not increasing(coords):
+            rows = last_of_each(pack(coords, grid_of(coords)))
+            coords = frozen(take_rows(coords, rows))
+            kind, source, offset, length = (frozen(column[rows]) for column in (kind, source, offset, length))
         ids = np.empty((0, OBJECT_ID_SIZE), np.uint8) if chunk_ids is None else chunk_ids
-        return cls(coords, *columns, Locations.of(()) if locations is None else locations, ids, heap)
+        return cls(
+            coords, kind, source, offset, length, Locations.of(()) if locations is None else locations, ids, heap
+        )
 
     @classmethod
     def virtual(
         cls, coords: ArrayLike, locations: Locations, source: ArrayLike, offset: ArrayLike, length: ArrayLike
     ) -> ChunkRefs:
-        """Virtual references from rows in any order; `source` may be one location for all rows."""
-        coords = np.asarray(coords)
-        source = np.broadcast_to(np.asarray(source), (len(coords),))
+        """Virtual references from rows in any order; `source`, `offset`, `length` may be one value for all rows."""
         return cls.from_rows(coords, ChunkKind.VIRTUAL, source, offset, length, locations=locations)
 
     @classmethod
@@ -214,9 +190,7 @@ class ChunkRefs:
         cls, coords: ArrayLike, chunk_ids: NDArray[np.uint8], length: ArrayLike, offset: ArrayLike = 0
     ) -> ChunkRefs:
         """Native references from rows in any order: one id, uint8 (n, 12), and one length each."""
-        coords = np.asarray(coords)
-        offset = np.broadcast_to(np.asarray(offset), (len(coords),))
-        source = np.arange(len(coords))
+        source = np.arange(len(chunk_ids), dtype=np.uint32)
         return cls.from_rows(coords, ChunkKind.NATIVE, source, offset, length, chunk_ids=chunk_ids)
 
     @classmethod
@@ -224,14 +198,12 @@ class ChunkRefs:
         """Inline references from rows in any order: the bytes of each chunk."""
         lengths = np.array([len(p) for p in payloads], np.uint64)
         offsets = np.cumsum(lengths, dtype=np.uint64) - lengths
-        return cls.from_rows(
-            coords, ChunkKind.INLINE, np.zeros(len(lengths)), offsets, lengths, heap=b"".join(payloads)
-        )
+        return cls.from_rows(coords, ChunkKind.INLINE, 0, offsets, lengths, heap=b"".join(payloads))
 
     @classmethod
     def empty(cls, ndim: int) -> ChunkRefs:
         """No references."""
-        return cls.from_rows(np.empty((0, ndim), np.uint32), ChunkKind.NATIVE, [], [], [])
+        return cls.from_rows(np.empty((0, ndim), np.uint32), ChunkKind.NATIVE, 0, 0, 0)
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -255,38 +227,32 @@ class ChunkRefs:
         return f"ChunkRefs({len(self)} refs, {self.ndim}-d{': ' if shown else ''}{shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        columns = (np.array(c) for c in (self.coords, self.kind, self.source, self.offset, self.length))
-        return ChunkRefs, (*columns, self.locations, np.array(self.chunk_ids), self.heap)
+        return ChunkRefs._trusted, tuple(getattr(self, name) for name in ChunkRefs.__slots__)
 
     def row(self, i: int) -> Chunk:
         """The reference in row `i`."""
-        source, offset, length = int(self.source[i]), int(self.offset[i]), int(self.length[i])
-        match self.kind[i]:
-            case ChunkKind.VIRTUAL:
-                return VirtualChunk(
-                    self.locations.urls[source],
-                    offset,
-                    length,
-                    self.locations.etags[source] or None,
-                    int(self.locations.last_modified[source]) or None,
-                )
-            case ChunkKind.NATIVE:
-                return NativeChunk(ChunkId(self.chunk_ids[source].tobytes()), offset, length)
-            case _:
-                return InlineChunk(self.heap[offset : offset + length])
+        kind, source = self.kind.item(i), self.source.item(i)
+        offset, length = self.offset.item(i), self.length.item(i)
+        if kind == _VIRTUAL:
+            url, etag, last_modified = self.locations.row(source)
+            return VirtualChunk(url, offset, length, etag, last_modified)
+        if kind == _NATIVE:
+            return NativeChunk(ChunkId(self.chunk_ids[source].tobytes()), offset, length)
+        return InlineChunk(self.heap[offset : offset + length])
 
     def lookup_row(self, coord: Sequence[int]) -> int | None:
         """Row of one chunk, or ``None``: a binary search per dimension."""
-        low, high = 0, len(self)
-        for axis, index in enumerate(coord):
-            if not 0 <= index <= MAX_INDEX:
+        low, high, last = 0, len(self.kind), len(self._axes) - 1
+        if len(coord) != last + 1 or not high:
+            return None
+        for axis, column in enumerate(self._axes):
+            index = int(coord[axis])
+            low = bisect_left(column, index, low, high)
+            if low == high or column[low] != index:
                 return None
-            column = self.coords[low:high, axis]
-            value = np.uint32(index)
-            low, high = low + int(column.searchsorted(value)), low + int(column.searchsorted(value, "right"))
-            if low == high:
-                return None
-        return low if low < high else None
+            if axis < last:
+                high = bisect_left(column, index + 1, low, high)
+        return low
 
     def lookup(self, coord: Sequence[int]) -> Chunk | None:
         """Reference of one chunk, or ``None``."""
@@ -300,20 +266,27 @@ class ChunkRefs:
         ----------
         coords : integer (m, ndim)
         """
-        wanted = _as_unsigned(coords, np.uint32, "coords").reshape(-1, self.ndim)
-        bounds = np.maximum(_bounds(self.coords), _bounds(wanted))
-        have, want = _keys(self.coords, bounds), _keys(wanted, bounds)
-        if not len(have):
-            return np.full(len(want), -1, np.int64)
-        rows = np.minimum(np.searchsorted(have, want), len(have) - 1)
-        return np.where(have[rows] == want, rows, -1)
+        wanted = as_unsigned(coords, np.uint32, "coords")
+        if not wanted.size and self.ndim and wanted.ndim < 2:
+            wanted = wanted.reshape(0, self.ndim)
+        if wanted.ndim != 2 or wanted.shape[1] != self.ndim:
+            raise ValueError(f"coords must have shape (m, {self.ndim}), got {wanted.shape}")
+        if len(wanted) <= _FEW:
+            rows = (self.lookup_row(coord) for coord in wanted.tolist())
+            return np.array([-1 if row is None else row for row in rows], np.int64)
+        if not len(self):
+            return np.full(len(wanted), -1, np.int64)
+        grid = np.maximum(grid_of(self.coords), grid_of(wanted))
+        have, want = pack(self.coords, grid), pack(wanted, grid)
+        found = np.minimum(np.searchsorted(have, want), len(have) - 1)
+        return np.where(have[found] == want, found, -1)
 
     def extents(self) -> Extents:
         """Bounding box of the chunks present; empty ranges when there are none."""
         if not len(self):
             return ((0, 0),) * self.ndim
-        low, high = self.coords.min(axis=0).tolist(), self.coords.max(axis=0).tolist()
-        return tuple((a, b + 1) for a, b in zip(low, high, strict=True))
+        columns = [self.coords[:, axis] for axis in range(self.ndim)]
+        return tuple((int(column.min()), int(column.max()) + 1) for column in columns)
 
     def equals(self, other: ChunkRefs) -> bool:
         """The same chunks with the same bytes and locations, however the tables are laid out."""
@@ -325,42 +298,60 @@ class ChunkRefs:
             and np.array_equal(self.length, other.length)
         ):
             return False
-        # Put both behind one set of tables: then equal references have equal rows.
-        a, b = _share_tables([self, other])
-        inline = a.kind == ChunkKind.INLINE
-        if not np.array_equal(a.offset[~inline], b.offset[~inline]):
+        inline = self.kind == ChunkKind.INLINE
+        if not np.array_equal(self.offset[~inline], other.offset[~inline]):
             return False
-        for kind, names in ((ChunkKind.VIRTUAL, _location_names), (ChunkKind.NATIVE, _id_names)):
-            rows = a.kind == kind
-            table = names(a)
-            if not np.array_equal(table[a.source[rows]], table[b.source[rows]]):
-                return False
-        return _gather(a.heap, a.offset[inline], a.length[inline]) == _gather(
-            b.heap, b.offset[inline], b.length[inline]
-        )
+        return same_entries(self, other)
 
     # -- choosing rows -----------------------------------------------------------------------------------------
 
-    def take(self, rows: NDArray[Any]) -> ChunkRefs:
-        """The given rows: ascending row numbers, or a boolean mask. The tables stay as they are (see `compact`)."""
-        columns = (c[rows] for c in (self.kind, self.source, self.offset, self.length))
-        return ChunkRefs._trusted(self.coords[rows], *columns, self.locations, self.chunk_ids, self.heap)
+    def take(self, rows: ArrayLike) -> ChunkRefs:
+        """The given rows: ascending row numbers, or a boolean mask. The tables stay as they are (see `compact`).
+
+        Raises
+        ------
+        ValueError
+            Row numbers that do not ascend or do not exist, or a mask of another length.
+        """
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            if rows.shape != (len(self),):
+                raise ValueError(f"a mask of shape {rows.shape} for {len(self)} rows")
+            return self._take(np.flatnonzero(rows))
+        rows = rows.astype(np.int64, casting="safe") if rows.size else np.empty(0, np.int64)
+        if rows.ndim != 1 or (rows[1:] <= rows[:-1]).any() or (len(rows) and not 0 <= rows[0] <= rows[-1] < len(self)):
+            raise ValueError(f"row numbers must ascend from 0 to at most {len(self) - 1}")
+        return self._take(rows)
+
+    def _take(self, rows: NDArray[np.int64] | slice) -> ChunkRefs:
+        return self._with(
+            coords=take_rows(self.coords, rows),
+            kind=self.kind[rows],
+            source=self.source[rows],
+            offset=self.offset[rows],
+            length=self.length[rows],
+        )
 
     def within(self, extents: Extents) -> ChunkRefs:
-        """The chunks inside a box."""
+        """The chunks inside a box. Where the box cuts the first axis only, the columns are views of these."""
         if len(extents) != self.ndim:
             raise ValueError(f"a box of {len(extents)} ranges for an array of {self.ndim} dimensions")
-        mask = np.ones(len(self), bool)
-        for axis, (start, stop) in enumerate(extents):
-            mask &= (self.coords[:, axis] >= start) & (self.coords[:, axis] < stop)
-        return self if mask.all() else self.take(mask)
+        if not extents:
+            return self
+        start, stop = (bisect_left(self._axes[0], edge) for edge in extents[0])
+        refs = self if (start, stop) == (0, len(self)) else self._take(slice(start, max(start, stop)))
+        mask = np.ones(len(refs), bool)
+        for axis, (low, high) in enumerate(extents[1:], 1):
+            column = refs.coords[:, axis]
+            mask &= (column >= low) & (column < high)
+        return refs if mask.all() else refs._take(np.flatnonzero(mask))
 
     def without(self, coords: ArrayLike) -> ChunkRefs:
         """All chunks but the given ones, integer (m, ndim); those that are absent do not matter."""
         rows = self.find(coords)
         mask = np.ones(len(self), bool)
         mask[rows[rows >= 0]] = False
-        return self if mask.all() else self.take(mask)
+        return self if mask.all() else self._take(np.flatnonzero(mask))
 
     def split(self, edges: Sequence[Sequence[int]]) -> Iterator[tuple[Extents, ChunkRefs]]:
         """Cut along a grid of boxes, first axis slowest; boxes without chunks are left out.
@@ -372,19 +363,24 @@ class ChunkRefs:
         """
         if len(edges) != self.ndim:
             raise ValueError(f"edges for {len(edges)} dimensions, the array has {self.ndim}")
+        if not all(edges):
+            raise ValueError("every dimension needs at least one edge")
         refs = self.within(tuple((e[0], e[-1]) for e in edges))
-        counts = [len(e) - 1 for e in edges]
-        box = np.zeros(len(refs), np.int64)
-        for axis, (edge, count) in enumerate(zip(edges, counts, strict=True)):
-            box = box * count + np.searchsorted(edge, refs.coords[:, axis], "right") - 1
         if not len(refs):
             return
-        order = np.argsort(box, kind="stable")
-        starts = np.flatnonzero(np.diff(box[order], prepend=-1))
-        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):  # a step per box
-            indices = np.unravel_index(int(box[order[start]]), counts) if counts else ()
-            region = tuple((int(e[i]), int(e[i + 1])) for e, i in zip(edges, indices, strict=True))
-            yield region, refs if len(starts) == 1 else refs.take(order[start:stop])
+        boxes = np.empty((len(refs), self.ndim), np.uint32, order="F")
+        for axis, edge in enumerate(edges):
+            boxes[:, axis] = np.searchsorted(np.asarray(edge), refs.coords[:, axis], "right") - 1
+        keys = pack(boxes, grid_of(boxes))
+        order = None
+        if (keys[1:] < keys[:-1]).any():
+            order = np.argsort(keys, kind="stable")
+            keys = keys[order]
+        starts = np.concatenate(([0], np.flatnonzero(keys[1:] != keys[:-1]) + 1, [len(keys)]))
+        for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):  # a step per box
+            box = boxes[start if order is None else order[start]].tolist()
+            region = tuple((int(e[i]), int(e[i + 1])) for e, i in zip(edges, box, strict=True))
+            yield region, refs._take(slice(start, stop) if order is None else order[start:stop])
 
     # -- changing ----------------------------------------------------------------------------------------------
 
@@ -398,10 +394,14 @@ class ChunkRefs:
         """
         if len(offsets) != self.ndim:
             raise ValueError(f"{len(offsets)} offsets for an array of {self.ndim} dimensions")
-        coords = self.coords.astype(np.int64) + np.asarray(offsets, np.int64).reshape(1, -1)
-        coords = _as_unsigned(coords, np.uint32, "shifted coords")
-        columns = (self.kind, self.source, self.offset, self.length)
-        return ChunkRefs._trusted(coords, *columns, self.locations, self.chunk_ids, self.heap)
+        if not len(self) or not any(offsets):
+            return self
+        coords = np.empty(self.coords.shape, np.uint32, order="F")
+        for axis, ((start, stop), offset) in enumerate(zip(self.extents(), offsets, strict=True)):
+            if start + offset < 0 or stop - 1 + offset > MAX_INDEX:
+                raise ValueError(f"shifted coords of axis {axis} must be within 0 and {MAX_INDEX}")
+            coords[:, axis] = self.coords[:, axis] + np.uint32(offset % 2**32)  # wraps to the right value
+        return self._with(coords=coords)
 
     @staticmethod
     def concat(parts: Iterable[ChunkRefs]) -> ChunkRefs:
@@ -420,9 +420,7 @@ class ChunkRefs:
 
     def replace(self, newer: ChunkRefs) -> ChunkRefs:
         """These references overlaid with newer ones: where both hold a chunk, the newer stands."""
-        if not len(newer):
-            return self
-        return _join([self, newer]) if len(self) else newer
+        return _join([self, newer])
 
     def relocate(self, old: str, new: str) -> ChunkRefs:
         """Exchange the prefix `old` by `new` in the locations that start with it; checksums stay."""
@@ -432,150 +430,63 @@ class ChunkRefs:
         """The same rows over another table of as many locations."""
         if len(locations) != len(self.locations):
             raise ValueError(f"{len(locations)} locations for {len(self.locations)}")
-        columns = (self.coords, self.kind, self.source, self.offset, self.length)
-        return ChunkRefs._trusted(*columns, locations, self.chunk_ids, self.heap)
+        return self._with(locations=locations)
 
     def compact(self) -> ChunkRefs:
         """The same references without unused or repeated rows in the tables, and without holes in the heap."""
-        virtual, native, inline = (self.kind == k for k in (ChunkKind.VIRTUAL, ChunkKind.NATIVE, ChunkKind.INLINE))
-        source, offset = self.source.copy(), self.offset.copy()
-        used, rows = np.unique(self.source[virtual], return_inverse=True)
-        locations, merged = self.locations.take(used).unique()
-        source[virtual] = merged[rows]
-        used, rows = np.unique(self.source[native], return_inverse=True)
-        source[native] = rows
-        lengths = self.length[inline]
-        offset[inline] = np.cumsum(lengths, dtype=np.uint64) - lengths
-        heap = self.heap
-        if int(lengths.sum()) != len(heap) or not np.array_equal(offset, self.offset):
-            heap = _gather(self.heap, self.offset[inline], lengths)
-        ids = self.chunk_ids[used]
-        return ChunkRefs._trusted(self.coords, self.kind, source, offset, self.length, locations, ids, heap)
+        source, offset, tables = compact_tables(self)
+        return ChunkRefs._trusted(self.coords, self.kind, source, offset, self.length, *tables)
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------
 
 
-def _as_unsigned(values: ArrayLike, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:
-    """Convert to an unsigned dtype; values outside its range are an error, never wrapped."""
-    array = np.asarray(values)
-    if array.dtype == dtype:
-        return array
-    if array.size == 0:
-        return array.astype(dtype)
-    if array.dtype.kind == "f" and (array != np.trunc(array)).any():
-        raise ValueError(f"{name} must be whole numbers")
-    if array.dtype.kind not in "uif":
-        raise ValueError(f"{name} must be integers, got dtype {array.dtype}")
-    low, high = array.min(), array.max()
-    if low < 0 or int(high) > int(np.iinfo(dtype).max):
-        raise ValueError(f"{name} must be within 0 and {np.iinfo(dtype).max}, got {low if low < 0 else high}")
-    return array.astype(dtype)
+def _take_columns(
+    coords: ArrayLike, kind: ArrayLike, source: ArrayLike, offset: ArrayLike, length: ArrayLike
+) -> tuple[NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64]]:
+    """The caller's columns in our dtypes and layout, out of his reach."""
+    given = np.asarray(coords)
+    if given.ndim != _COORDS_NDIM:
+        raise ValueError(f"coords must have shape (n, ndim), got {given.shape}")
+    taken = np.asfortranarray(as_unsigned(given, np.uint32, "coords"))
+    n = len(taken)
 
+    def take(values: ArrayLike, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:
+        given = np.asarray(values)
+        taken = np.ascontiguousarray(rows_of(given, dtype, name, n))
+        return frozen(owned(taken) if taken is given else taken)
 
-def _increasing(coords: NDArray[np.uint32]) -> bool:
-    """Whether rows are lexicographically sorted without repeats."""
-    n, ndim = coords.shape
-    if n < 2:
-        return True
-    open_rows: NDArray[np.bool_] = np.ones(n - 1, bool)  # equal in all axes so far
-    for axis in range(ndim):
-        before, after = coords[:-1, axis], coords[1:, axis]
-        if (open_rows & (after < before)).any():
-            return False
-        open_rows &= after == before
-        if not open_rows.any():
-            return True
-    return False
-
-
-def _bounds(coords: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """Smallest grid that holds all rows, uint64 (ndim,)."""
-    if not len(coords):
-        return np.zeros(coords.shape[1], np.uint64)
-    return coords.max(axis=0).astype(np.uint64) + np.uint64(1)
-
-
-def _keys(coords: NDArray[np.uint32], bounds: NDArray[np.uint64]) -> NDArray[Any]:
-    """One sortable key per row, in the order of the rows' coordinates; comparable among equal `bounds`."""
-    n, ndim = coords.shape
-    size = 1
-    for bound in bounds.tolist():
-        size *= max(bound, 1)
-    if size >= 2**64:  # too wide for one number: compare the big-endian bytes
-        packed = np.ascontiguousarray(coords.astype(">u4"))
-        return packed.view(f"S{4 * ndim}")[:, 0]
-    keys = np.zeros(n, np.uint64)
-    for axis in range(ndim):
-        keys = keys * max(bounds[axis], np.uint64(1)) + coords[:, axis]
-    return keys
-
-
-def _last_of_each(keys: NDArray[Any]) -> NDArray[np.int64]:
-    """Rows in the order of their keys; of equal keys only the last row."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    last = np.ones(len(order), bool)
-    last[:-1] = ordered[1:] != ordered[:-1]
-    return order[last]
-
-
-def _share_tables(parts: list[ChunkRefs]) -> list[ChunkRefs]:
-    """The same references behind one joined set of tables."""
-    if all(p.locations is parts[0].locations and p.chunk_ids is parts[0].chunk_ids for p in parts) and all(
-        p.heap is parts[0].heap for p in parts
-    ):
-        return parts
-    locations, rows = Locations.concat(p.locations for p in parts).unique()
-    chunk_ids = np.concatenate([p.chunk_ids for p in parts])
-    heap = b"".join(p.heap for p in parts)
-    shared, location0, id0, heap0 = [], 0, 0, 0
-    for part in parts:
-        source, offset = part.source.copy(), part.offset.copy()
-        virtual, native, inline = (part.kind == k for k in (ChunkKind.VIRTUAL, ChunkKind.NATIVE, ChunkKind.INLINE))
-        source[virtual] = rows[location0 + part.source[virtual].astype(np.int64)]
-        source[native] += np.uint32(id0)
-        offset[inline] += np.uint64(heap0)
-        shared.append(
-            ChunkRefs._trusted(part.coords, part.kind, source, offset, part.length, locations, chunk_ids, heap)
-        )
-        location0, id0, heap0 = location0 + len(part.locations), id0 + len(part.chunk_ids), heap0 + len(part.heap)
-    return shared
+    return (
+        frozen(owned(taken) if taken is given else taken),
+        take(kind, np.uint8, "kind"),
+        take(source, np.uint32, "source"),
+        take(offset, np.uint64, "offset"),
+        take(length, np.uint64, "length"),
+    )
 
 
 def _join(parts: list[ChunkRefs]) -> ChunkRefs:
     """One sorted column set; of equal coordinates the later part stands."""
     if not parts:
         raise ValueError("no references to join")
-    ndim = parts[0].ndim
-    if any(p.ndim != ndim for p in parts):
+    if len({p.ndim for p in parts}) > 1:
         raise ValueError(f"references of different ranks: {sorted({p.ndim for p in parts})}")
+    parts = [p for p in parts if len(p)] or parts[:1]
     if len(parts) == 1:
         return parts[0]
-    parts = _share_tables(parts)
-    coords = np.concatenate([p.coords for p in parts])
-    kind, source, offset, length = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("kind", "source", "offset", "length")
-    )
-    columns = [kind, source, offset, length]
-    if not _increasing(coords):
-        rows = _last_of_each(_keys(coords, _bounds(coords)))
-        coords, columns = coords[rows], [c[rows] for c in columns]
-    return ChunkRefs._trusted(coords, *columns, parts[0].locations, parts[0].chunk_ids, parts[0].heap)
-
-
-def _gather(heap: bytes, offset: NDArray[np.uint64], length: NDArray[np.uint64]) -> bytes:
-    """Join byte ranges of a heap."""
-    view = memoryview(heap)
-    return b"".join(view[a : a + n] for a, n in zip(offset.tolist(), length.tolist(), strict=True))
-
-
-def _location_names(refs: ChunkRefs) -> NDArray[np.int64]:
-    """For each location the number of the first equal one."""
-    return refs.locations.unique()[1]
-
-
-def _id_names(refs: ChunkRefs) -> NDArray[np.int64]:
-    """For each chunk id the number of the first equal one."""
-    names = np.ascontiguousarray(refs.chunk_ids).view(f"V{OBJECT_ID_SIZE}")[:, 0]
-    return np.asarray(np.unique(names, return_inverse=True)[1], np.int64)
+    coords = np.empty((sum(map(len, parts)), parts[0].ndim), np.uint32, order="F")
+    for axis in range(parts[0].ndim):
+        np.concatenate([p.coords[:, axis] for p in parts], out=coords[:, axis])
+    sources, offsets, tables = merge_tables(parts)
+    kind, source = np.concatenate([p.kind for p in parts]), np.concatenate(sources)
+    offset, length = np.concatenate(offsets), np.concatenate([p.length for p in parts])
+    if not increasing(coords):
+        rows = last_of_each(pack(coords, grid_of(coords)))
+        coords, kind, source, offset, length = (
+            take_rows(coords, rows),
+            kind[rows],
+            source[rows],
+            offset[rows],
+            length[rows],
+        )
+    return ChunkRefs._trusted(coords, kind, source, offset, length, *tables)

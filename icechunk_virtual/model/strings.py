@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-_GATHER_BYTES = 1 << 22  # how many bytes one step of take() moves: bounds the memory of its index arrays
+from icechunk_virtual.model.columns import frozen, gather, owned
+from icechunk_virtual.model.distinct import number_distinct
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +28,8 @@ class Strings:
     bounds : int64 (k + 1,)
         Text `i` is ``data[bounds[i]:bounds[i + 1]]``.
 
+    Arrays that are writeable are copied.
+
     Raises
     ------
     ValueError
@@ -37,27 +40,21 @@ class Strings:
     bounds: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        data = np.ascontiguousarray(self.data, np.uint8)
-        bounds = np.ascontiguousarray(self.bounds, np.int64)
+        data, bounds = np.asarray(self.data), np.asarray(self.bounds)
+        if data.dtype != np.uint8 or bounds.dtype.kind not in "iu":
+            raise ValueError(f"data must be uint8 and bounds integers, got {data.dtype} and {bounds.dtype}")
+        data, bounds = np.ascontiguousarray(owned(data)), np.ascontiguousarray(owned(bounds), np.int64)
         if bounds.ndim != 1 or data.ndim != 1 or not len(bounds) or bounds[0] != 0 or bounds[-1] != len(data):
             raise ValueError("bounds must run from 0 to the number of bytes")
-        if (np.diff(bounds) < 0).any():
+        if (bounds[1:] < bounds[:-1]).any():
             raise ValueError("bounds must not decrease")
-        try:
-            memoryview(data).tobytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"a text is not UTF-8: {error}") from None
-        inner = bounds[1:-1]
-        inner = inner[inner < len(data)]
-        if ((data[inner] & 0xC0) == 0x80).any():
-            raise ValueError("a text starts inside a UTF-8 character")
+        if len(data) and data.max() >= 0x80:
+            _check_utf8(data, bounds)
         self._set(data, bounds)
 
     def _set(self, data: NDArray[np.uint8], bounds: NDArray[np.int64]) -> None:
-        for name, column in (("data", data), ("bounds", bounds)):
-            column = column.view()
-            column.flags.writeable = False
-            object.__setattr__(self, name, column)
+        object.__setattr__(self, "data", frozen(data))
+        object.__setattr__(self, "bounds", frozen(bounds))
 
     @classmethod
     def _trusted(cls, data: NDArray[np.uint8], bounds: NDArray[np.int64]) -> Strings:
@@ -69,10 +66,19 @@ class Strings:
     @classmethod
     def of(cls, texts: Iterable[str]) -> Strings:
         """From Python strings."""
-        encoded = [text.encode("utf-8") for text in texts]
-        bounds = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(e) for e in encoded], out=bounds[1:])
-        return cls._trusted(np.frombuffer(b"".join(encoded), np.uint8), bounds)
+        texts = list(texts)
+        data = "".join(texts).encode("utf-8")
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        if len(data) != lengths.sum():  # characters are not bytes
+            lengths = np.fromiter((len(text.encode("utf-8")) for text in texts), np.int64, len(texts))
+        return cls._trusted(np.frombuffer(data, np.uint8), _bounds(lengths))
+
+    @classmethod
+    def factorize(cls, texts: Iterable[str]) -> tuple[Strings, NDArray[np.int64]]:
+        """From Python strings that repeat: the distinct texts, and for each text its row, int64 (n,)."""
+        numbers: dict[str, int] = {}
+        rows = np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64)
+        return cls.of(numbers), rows
 
     @classmethod
     def repeated(cls, text: str, count: int) -> Strings:
@@ -85,26 +91,28 @@ class Strings:
     def concat(cls, parts: Iterable[Strings]) -> Strings:
         """All texts of all parts."""
         parts = list(parts)
-        if not parts:
-            return cls.of(())
-        data = np.concatenate([p.data for p in parts])
-        starts = np.cumsum([0] + [len(p.data) for p in parts[:-1]])
-        bounds = np.concatenate([np.zeros(1, np.int64), *(p.bounds[1:] + s for p, s in zip(parts, starts, strict=True))])
-        return cls._trusted(data, bounds)
+        if len(parts) == 1:
+            return parts[0]
+        lengths = [np.empty(0, np.int64), *(p.lengths for p in parts)]
+        data = [np.empty(0, np.uint8), *(p.data for p in parts)]
+        return cls._trusted(np.concatenate(data), _bounds(np.concatenate(lengths)))
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
     def __getitem__(self, i: int) -> str:
-        i = range(len(self))[i]
-        return self.data[self.bounds[i] : self.bounds[i + 1]].tobytes().decode("utf-8")
+        i = range(len(self.bounds) - 1)[i]
+        start, end = self.bounds.item(i), self.bounds.item(i + 1)
+        return str(self.data.data[start:end], "utf-8") if start < end else ""
 
     def __iter__(self) -> Iterator[str]:
-        raw, bounds = self.data.tobytes(), self.bounds.tolist()
-        return (raw[a:b].decode("utf-8") for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+        raw, start = self.data.data, 0
+        for end in self.bounds[1:].tolist():
+            yield str(raw[start:end], "utf-8")
+            start = end
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Strings, (np.array(self.data), np.array(self.bounds))
+        return Strings._trusted, (self.data, self.bounds)
 
     def __repr__(self) -> str:
         head = ", ".join(repr(self[i]) for i in range(min(3, len(self))))
@@ -112,7 +120,7 @@ class Strings:
 
     def equals(self, other: Strings) -> bool:
         """The same texts in the same order."""
-        return np.array_equal(self.bounds, other.bounds) and np.array_equal(self.data, other.data)
+        return self is other or (np.array_equal(self.bounds, other.bounds) and np.array_equal(self.data, other.data))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -124,22 +132,11 @@ class Strings:
         """Memory of the column in bytes."""
         return self.data.nbytes + self.bounds.nbytes
 
-    def take(self, rows: NDArray[Any]) -> Strings:
+    def take(self, rows: ArrayLike) -> Strings:
         """The texts of the given rows, in that order; rows may repeat."""
         rows = np.asarray(rows, np.int64)
-        starts, lengths = self.bounds[:-1][rows], self.lengths[rows]
-        bounds = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=bounds[1:])
-        data = np.empty(int(bounds[-1]), np.uint8)
-        row = 0
-        while row < len(rows):  # a step per _GATHER_BYTES, not per row
-            end = int(np.searchsorted(bounds, bounds[row] + _GATHER_BYTES, "right")) - 1
-            end = min(max(end, row + 1), len(rows))
-            piece = slice(row, end)
-            shift = np.repeat(starts[piece] - bounds[row:end], lengths[piece])
-            data[bounds[row] : bounds[end]] = self.data[np.arange(bounds[row], bounds[end]) + shift]
-            row = end
-        return Strings._trusted(data, bounds)
+        lengths = self.lengths[rows]
+        return Strings._trusted(gather(self.data, self.bounds[:-1][rows], lengths), _bounds(lengths))
 
     def unique(self) -> tuple[Strings, NDArray[np.int64]]:
         """Distinct texts in order of first appearance.
@@ -150,41 +147,22 @@ class Strings:
         inverse : int64 (k,)
             ``texts.take(inverse)`` gives this column back.
         """
-        k = len(self)
-        group = np.zeros(k, np.int64)
-        ngroups = 0
-        lengths = self.lengths
-        for length in np.unique(lengths):  # a step per distinct length, not per text
-            rows = np.flatnonzero(lengths == length)
-            if length == 0:
-                group[rows] = ngroups
-                ngroups += 1
-                continue
-            labels = _label_equal(self.data, self.bounds[:-1][rows], int(length))
-            group[rows] = ngroups + labels
-            ngroups += int(labels.max()) + 1
-        first = np.full(ngroups, k, np.int64)
-        np.minimum.at(first, group, np.arange(k))
-        order = np.argsort(first, kind="stable")
-        rank = np.empty(ngroups, np.int64)
-        rank[order] = np.arange(ngroups)
-        return self.take(first[order]), rank[group]
+        first, inverse = number_distinct(self.data, self.bounds)
+        return (self if len(first) == len(self) else self.take(first)), inverse
 
 
-def _label_equal(data: NDArray[np.uint8], starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Number the distinct texts among those of one length: equal texts get equal numbers.
+def _bounds(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    bounds = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=bounds[1:])
+    return bounds
 
-    Neighbours are compared first, since references of one file come in runs; only the heads of runs are sorted.
-    """
-    windows = np.lib.stride_tricks.sliding_window_view(data, length)
-    head = np.ones(len(starts), bool)
-    step = max(1, _GATHER_BYTES // length)
-    for a in range(1, len(starts), step):
-        b = min(a + step, len(starts))
-        moved = starts[a:b] != starts[a - 1 : b - 1]
-        rows = a + np.flatnonzero(moved)
-        head[a:b] = False
-        head[rows] = (windows[starts[rows]] != windows[starts[rows - 1]]).any(axis=1)
-    heads = np.ascontiguousarray(windows[starts[head]]).view(f"V{length}")[:, 0]
-    _, labels = np.unique(heads, return_inverse=True)
-    return np.asarray(labels, np.int64)[np.cumsum(head) - 1]
+
+def _check_utf8(data: NDArray[np.uint8], bounds: NDArray[np.int64]) -> None:
+    try:
+        str(data.data, "utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"a text is not UTF-8: {error}") from None
+    inner = bounds[1:-1]
+    inner = inner[inner < len(data)]
+    if ((data[inner] & 0xC0) == 0x80).any():
+        raise ValueError("a text starts inside a UTF-8 character")
