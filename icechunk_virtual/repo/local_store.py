@@ -95,6 +95,12 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"LocalStore({self._root!r})"
 
+    def __eq__(self, other: object) -> bool:
+        return self._root == other._root if isinstance(other, LocalStore) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._root)
+
     def __reduce__(self) -> tuple[type[LocalStore], tuple[str]]:
         return LocalStore, (self._root,)
 

@@ -92,6 +92,12 @@ class MemoryStore:
     def __repr__(self) -> str:
         return f"MemoryStore(<{len(self._objects.by_key)} objects>)"
 
+    def __eq__(self, other: object) -> bool:
+        return self._objects is other._objects if isinstance(other, MemoryStore) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._objects)
+
     def _find(self, key: str) -> _Stored:
         stored = self._objects.by_key.get(key)
         if stored is None:

@@ -3,6 +3,8 @@
 Functions over an `ObjectStore`. Knows nothing of snapshots beyond their ids: whether one exists is checked by callers.
 """
 
+# `id` is what the format calls them.
+# ruff: noqa: A002
 from __future__ import annotations
 
 import asyncio
@@ -23,7 +25,7 @@ from icechunk_virtual.errors import (
     StorageError,
     TransientStorageError,
 )
-from icechunk_virtual.model.ids import SnapshotId, encode_id
+from icechunk_virtual.model.ids import SnapshotId, decode_id, encode_id
 from icechunk_virtual.repo.format.ref_json import decode_ref, encode_ref
 from icechunk_virtual.repo.object_store import ObjectStore, Version
 
@@ -82,14 +84,14 @@ def _not_found(name: str) -> RefNotFound:
     return RefNotFound(f"ref not found `{name}`", ref=name)
 
 
-def _text(id: SnapshotId | None) -> str | None:  # noqa: A002  # `id` is the format's word
+def _text(id: SnapshotId | None) -> str | None:
     return None if id is None else encode_id(id)
 
 
 def branch_conflict(name: str, expected: SnapshotId | None, actual: SnapshotId | None) -> RefExists:
     """The error for a branch that is not where it was expected: ``None`` stands for absent."""
 
-    def some(id: SnapshotId | None) -> str:  # noqa: A002  # as above
+    def some(id: SnapshotId | None) -> str:
         return "None" if id is None else f"Some({encode_id(id)})"
 
     return RefExists(
@@ -308,3 +310,29 @@ def _gave_up(name: str, new: SnapshotId, failure: StorageError | None, *, tried:
         key=_key(RefKind.BRANCH, name),
         snapshot=encode_id(new),
     )
+
+
+async def reset_branch(
+    store: ObjectStore, name: str, snapshot: SnapshotId, *, expected: SnapshotId | None = None
+) -> None:
+    """Move a branch to any snapshot.
+
+    Parameters
+    ----------
+    expected
+        Only from there; without it, from wherever the branch is now.
+
+    Raises
+    ------
+    RefNotFound
+        There is no such branch, and `expected` was not given.
+    RefExists
+        The branch is elsewhere, or moved meanwhile.
+    """
+    if expected is None:
+        expected, _version = await read_branch(store, name)
+    try:
+        await update_branch(store, name, expected=expected, new=snapshot)
+    except ConflictError as error:
+        actual = None if error.actual_parent is None else SnapshotId(decode_id(error.actual_parent))
+        raise branch_conflict(name, expected, actual) from None
