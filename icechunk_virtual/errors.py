@@ -27,7 +27,8 @@ happened and what to do next. All of them pickle. The tree::
      |   |   '- OutcomeUnknown           a write whose answer was lost
      |   |- FormatError
      |   |   |- CorruptFile              the bytes are at fault
-     |   |   '- UnsupportedFormat        we are
+     |   |   |- UnsupportedFormat        we are
+     |   |   '- TooLargeForFormat        what is to be written is beyond the limits of readers
      |   |- ContainerError               virtual chunks
      |   |   |- InvalidLocation          not an absolute URL we can keep
      |   |   |- NoContainer              no container has this prefix
@@ -223,6 +224,10 @@ class UnsupportedFormat(FormatError):
     """The bytes follow a format that this version does not read. ``file``: key in the repository."""
 
     file: str
+
+
+class TooLargeForFormat(FormatError):
+    """What is to be written is beyond the limits of readers of the format."""
 
 
 class ContainerError(IcechunkError):

@@ -1,0 +1,1 @@
+"""The engine: repositories on an object store. It knows no source file formats and no scanners."""

@@ -1,0 +1,325 @@
+"""Reading many flatbuffers tables at once as numpy columns, whatever their layout (section 4.1).
+
+A million tables are a million positions. Writers lay tables out regularly, so positions are kept as a pattern that
+repeats every `step` bytes where they can be, and facts that hold for one period are checked once; positions without
+a pattern are one long period. Every read is checked against the buffer; nothing here knows what the slots mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icechunk_virtual.model.strings import Strings
+from icechunk_virtual.repo.format.flat import Buffer
+
+_MIN_PERIODIC = 64  # fewer rows are not worth a pattern
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """`n` positions: place ``b * B + k`` is at ``first[k] + b * step``, where `B` is the length of `first`."""
+
+    buffer: Buffer
+    first: NDArray[np.int64]
+    step: int
+    n: int
+
+    @classmethod
+    def at(cls, buffer: Buffer, positions: NDArray[np.int64]) -> Places:
+        """From positions, with the pattern that they follow, if any."""
+        n = len(positions)
+        period = _period(positions) if n >= _MIN_PERIODIC else n
+        step = int(positions[period] - positions[0]) if period < n else 0
+        return cls(buffer, positions[:period], step, n)
+
+    @property
+    def blocks(self) -> int:
+        """How often the pattern repeats, the incomplete last time included."""
+        return -(-self.n // len(self.first)) if self.n else 0
+
+    def positions(self) -> NDArray[np.int64]:
+        """All positions, int64 (n,)."""
+        if self.blocks <= 1:
+            return self.first[: self.n]
+        starts = np.arange(self.blocks, dtype=np.int64) * self.step
+        return (starts[:, None] + self.first).reshape(-1)[: self.n]
+
+    def scattered(self) -> Places:
+        """The same places without a pattern."""
+        return Places(self.buffer, self.positions(), 0, self.n)
+
+    def take(self, rows: NDArray[Any]) -> Places:
+        """Some of the places (row numbers or a mask)."""
+        positions = self.positions()[rows]
+        return Places(self.buffer, positions, 0, len(positions))
+
+    def moved(self, by: NDArray[Any] | int) -> Places:
+        """Every place further on; `by` is one value or one per place of the pattern."""
+        return Places(self.buffer, self.first + by, self.step, self.n)
+
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """One value per place of the pattern -> one per place."""
+        return values if self.blocks <= 1 else np.tile(values, self.blocks)[: self.n]
+
+    def _check(self, size: int, align: int, what: str) -> bool:
+        """Whether the pattern is aligned and inside the buffer; without a pattern: it is, or an error."""
+        if not self.n:
+            return True
+        low = int(self.first.min())
+        high = int(self.first.max()) + max(0, self.blocks - 1) * self.step + size
+        aligned = align == 1 or (not (self.first & (align - 1)).any() and (self.blocks == 1 or not self.step % align))
+        if low >= 0 and high <= self.buffer.size and self.step >= 0 and aligned:
+            return True
+        if self.blocks > 1:
+            return False
+        if low >= 0 and high <= self.buffer.size:
+            bad = int(self.first[np.argmax(self.first & (align - 1) != 0)])
+            raise self.buffer.corrupt(f"{what} is not aligned to {align} bytes", bad)
+        raise self.buffer.corrupt(
+            f"{what} reaches outside the {self.buffer.size} bytes of the file", low if low < 0 else high - size
+        )
+
+    def read(self, dtype: str, what: str) -> NDArray[Any]:
+        """The numbers at the places, (n,), aligned to their size.
+
+        Raises
+        ------
+        CorruptFile
+            A place is outside the buffer or not aligned.
+        """
+        size = np.dtype(dtype).itemsize
+        if not self._check(size, size, what):
+            return self.scattered().read(dtype, what)
+        view, shift = self.buffer.view(dtype), size.bit_length() - 1
+        if self.blocks <= 1:
+            return view.take(self.first >> shift, mode="clip") if self.n else view[:0].copy()
+        if len(self.first) == 1:
+            start, stride = int(self.first[0]) >> shift, self.step >> shift
+            if stride:
+                return view[start :: stride][: self.n].copy()
+        low, width = int(self.first.min()) >> shift, self.step >> shift
+        columns = (self.first >> shift) - low
+        if int(columns.max()) >= width:
+            return self.scattered().read(dtype, what)
+        whole = self.n // len(self.first)
+        whole -= whole == self.blocks  # the last block may end with the buffer
+        out = np.empty(self.n, view.dtype)
+        done = whole * len(self.first)
+        grid = view[low : low + whole * width].reshape(whole, width)
+        np.take(grid, columns, axis=1, out=out[:done].reshape(whole, -1), mode="clip")
+        last = (self.first[: self.n - done] >> shift) + whole * width
+        np.take(view, last, out=out[done:], mode="clip")
+        return out
+
+    def pattern(self, dtype: str, what: str) -> NDArray[Any] | None:
+        """The numbers at the places of the pattern, (B,), if they are the same every time; else ``None``."""
+        values = self.read(dtype, what)
+        period = len(self.first)
+        if self.blocks <= 1:
+            return values
+        whole = self.n // period * period
+        head = values[:period]
+        same = (values[:whole].reshape(-1, period) == head).all() and (values[whole:] == head[: self.n - whole]).all()
+        return head if same else None
+
+    def read_bytes(self, size: int, what: str) -> NDArray[np.uint8]:
+        """`size` bytes at each place, uint8 (n, size)."""
+        places = self.scattered()
+        places._check(size, 1, what)
+        if not self.n:
+            return np.empty((0, size), np.uint8)
+        windows = np.ndarray((self.buffer.size - size + 1,), f"V{size}", self.buffer.data, 0, (1,))
+        return windows[places.first].view(np.uint8).reshape(self.n, size)
+
+
+def _period(positions: NDArray[np.int64]) -> int:
+    """Length of the shortest pattern of equal steps that the positions repeat; their number if there is none."""
+    n = len(positions)
+    head = np.diff(positions[: min(n, 1 << 14)])
+    other = np.flatnonzero(head != head[0])
+    period = int(other[0]) + 1 if len(other) else 1
+    step = positions[period] - positions[0]
+    if step <= 0 or period * 4 > n:
+        return n
+    return period if bool((positions[period:] - positions[:-period] == step).all()) else n
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """`n` tables: their places, and per slot the field offsets of the pattern (0 = absent)."""
+
+    places: Places
+    offsets: tuple[NDArray[np.int64], ...]
+
+    @classmethod
+    def at(cls, places: Places, slots: int, what: str) -> Tables:
+        """Read the vtables.
+
+        Raises
+        ------
+        CorruptFile
+            A table or vtable is outside the buffer or not aligned, or a vtable has an impossible length.
+        """
+        found = cls._patterned(places, slots, what)
+        return found if found is not None else cls._patterned(places.scattered(), slots, what)  # type: ignore[return-value]
+
+    @classmethod
+    def _patterned(cls, places: Places, slots: int, what: str) -> Tables | None:
+        distance = places.pattern("<i4", what)
+        if distance is None:
+            return None
+        vtables = places.moved(-distance.astype(np.int64))
+        if vtables.blocks <= 1 and len(vtables.first) and (vtables.first == vtables.first[0]).all():
+            vtables = Places(places.buffer, vtables.first[:1], 0, 1)  # one vtable for all
+        what = f"the vtable of {what}"
+        lengths = vtables.pattern("<u2", what)
+        if lengths is None:
+            return None
+        lengths = lengths.astype(np.int64)
+        bad = (lengths < 4) | (lengths % 2 == 1)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise places.buffer.corrupt(f"{what} has {lengths[row]} bytes", int(vtables.first[row]))
+        vtables.moved(lengths - 2).read("<u2", what)  # all of each vtable is inside
+        offsets = []
+        for slot in range(slots):
+            inside = lengths >= 6 + 2 * slot
+            entry = np.where(inside, 4 + 2 * slot, 0)
+            offset = vtables.moved(entry).pattern("<u2", what)
+            if offset is None:
+                return None
+            offsets.append(np.where(inside, offset, 0).astype(np.int64))
+        if len(vtables.first) < len(places.first):
+            offsets = [np.broadcast_to(offset, places.first.shape) for offset in offsets]
+        return cls(places, tuple(offsets))
+
+    def __len__(self) -> int:
+        return self.places.n
+
+    def take(self, rows: NDArray[Any]) -> Tables:
+        """Some of the tables (row numbers or a mask)."""
+        return Tables(self.places.take(rows), tuple(self.places.spread(offset)[rows] for offset in self.offsets))
+
+    def has(self, slot: int) -> NDArray[np.bool_]:
+        """Which tables of the pattern have a field, bool (B,)."""
+        return self.offsets[slot] != 0
+
+    def rows(self, slot: int) -> NDArray[np.bool_]:
+        """Which tables have a field, bool (n,)."""
+        return self.places.spread(self.has(slot))
+
+    def field(self, slot: int, what: str) -> Places:
+        """Places of a field that all tables must have."""
+        has = self.has(slot)
+        if not has.all():
+            bad = int(self.places.first[np.argmin(has)])
+            raise self.places.buffer.corrupt(f"{what} is missing", bad)
+        return self.places.moved(self.offsets[slot])
+
+    def numbers(self, slot: int, dtype: str, what: str) -> NDArray[Any]:
+        """A number per table, (n,); 0 where it is absent."""
+        has = self.has(slot)
+        if has.all():
+            return self.field(slot, what).read(dtype, what)
+        values = np.zeros(len(self), dtype)
+        if has.any():
+            rows = self.places.spread(has)
+            values[rows] = self.take(rows).field(slot, what).read(dtype, what)
+        return values
+
+    def follow(self, slot: int, what: str) -> Places:
+        """Places that an offset, which all tables must have, points at."""
+        fields = self.field(slot, what)
+        values = fields.read("<u4", what)
+        period = len(fields.first)
+        whole = len(values) // period * period if period else 0
+        head = values[:period]
+        if fields.blocks > 1 and (
+            (values[:whole].reshape(-1, period) == head).all() and (values[whole:] == head[: len(values) - whole]).all()
+        ):
+            return fields.moved(head)
+        return Places(fields.buffer, fields.positions() + values, 0, fields.n)
+
+    def follow_each(self, slot: int, what: str) -> NDArray[np.int64]:
+        """Positions that an offset points at, int64 (n,), where its values are not expected to follow a pattern."""
+        fields = self.field(slot, what)
+        return fields.positions() + fields.read("<u4", what)
+
+
+def texts_at(buffer: Buffer, positions: NDArray[np.int64], what: str, limit: int) -> tuple[Strings, NDArray[np.int64]]:
+    """Strings at positions, each distinct text once.
+
+    Returns
+    -------
+    texts : Strings
+    rows : int64 (n,)
+        Row of `texts` for each position.
+
+    Raises
+    ------
+    CorruptFile
+        Outside the buffer, not UTF-8, or more than `limit` bytes altogether.
+    """
+    if not len(positions):
+        return Strings.of(()), np.zeros(0, np.int64)
+    change = np.empty(len(positions), bool)
+    change[0] = True
+    np.not_equal(positions[1:], positions[:-1], out=change[1:])
+    heads = positions[change]
+    if len(heads) > 1 and len(heads) * 16 > len(positions):
+        starts, inverse = np.unique(heads, return_inverse=True)
+    else:
+        starts, inverse = heads, np.arange(len(heads))
+    places = Places(buffer, starts, 0, len(starts))
+    lengths = places.read("<u4", what).astype(np.int64)
+    ends = places.moved(4 + lengths)
+    ends._check(0, 1, what)
+    if int(lengths.sum()) > limit:
+        raise buffer.corrupt(f"{what}: more than {limit} bytes of text", int(starts[0]))
+    texts, same = _checked_texts(buffer, starts + 4, lengths, what).unique()
+    rows = same[inverse]
+    return texts, np.repeat(rows, np.diff(np.flatnonzero(change), append=len(positions)))
+
+
+def _checked_texts(buffer: Buffer, starts: NDArray[np.int64], lengths: NDArray[np.int64], what: str) -> Strings:
+    bounds = np.zeros(len(starts) + 1, np.int64)
+    np.cumsum(lengths, out=bounds[1:])
+    data = np.empty(int(bounds[-1]), np.uint8)
+    copy_ranges(data, bounds[:-1], buffer.view("|u1"), starts, lengths)
+    try:
+        return Strings(data, bounds)
+    except ValueError as error:
+        raise buffer.corrupt(f"{what}: {error}", int(starts[0])) from None
+
+
+_COPY_BYTES = 1 << 20  # bytes that one step of copy_ranges() moves: bounds the memory of its index arrays
+
+
+def copy_ranges(
+    target: NDArray[np.uint8],
+    target_starts: NDArray[np.int64],
+    source: NDArray[np.uint8],
+    source_starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+) -> None:
+    """Copy many byte ranges; all of them must be inside."""
+    bounds = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=bounds[1:])
+    row = 0
+    while row < len(lengths):  # a step per _COPY_BYTES or per larger range, not per range
+        end = int(np.searchsorted(bounds, bounds[row] + _COPY_BYTES, "right")) - 1
+        if end <= row:
+            a, b, size = int(target_starts[row]), int(source_starts[row]), int(lengths[row])
+            target[a : a + size] = source[b : b + size]
+            row += 1
+            continue
+        piece = slice(row, end)
+        index = np.arange(bounds[row], bounds[end])
+        to = index + np.repeat(target_starts[piece] - bounds[piece], lengths[piece])
+        index += np.repeat(source_starts[piece] - bounds[piece], lengths[piece])
+        target[to] = source[index]
+        row = end

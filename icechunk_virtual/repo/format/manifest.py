@@ -1,0 +1,334 @@
+"""Manifests (section 4.4): the references of one or more arrays in a file.
+
+Reading accepts every layout that the format allows; writing is in `manifest_encode`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
+from icechunk_virtual.model.ids import NODE_ID_SIZE, OBJECT_ID_SIZE, ManifestId, NodeId
+from icechunk_virtual.model.locations import Locations
+from icechunk_virtual.model.strings import Strings
+from icechunk_virtual.repo.format.envelope import MAX_FLATBUFFER, FileType, unwrap
+from icechunk_virtual.repo.format.flat import Buffer, Table
+from icechunk_virtual.repo.format.flat_columns import Places, Tables, texts_at
+from icechunk_virtual.repo.format.manifest_encode import (
+    CHUNK_ID,
+    ETAG,
+    INDEX,
+    INLINE,
+    LAST_MODIFIED,
+    LENGTH,
+    LOCATION,
+    MAX_APPARENT_SIZE,
+    MAX_TABLES,
+    OFFSET,
+    apparent_size,
+    encode_manifest,
+)
+
+__all__ = ["MAX_APPARENT_SIZE", "MAX_TABLES", "Manifest", "apparent_size", "decode_manifest", "encode_manifest"]
+
+_ROW_BYTES = 42  # least that a reference counts towards the readers' limit
+_COORD_BYTES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """A manifest in memory.
+
+    Attributes
+    ----------
+    id : ManifestId
+    nodes : tuple of NodeId
+        The arrays, ascending.
+    num_refs : int
+        References of all arrays.
+    nbytes : int
+        Memory in bytes.
+    """
+
+    id: ManifestId
+    nodes: tuple[NodeId, ...]
+    num_refs: int
+    nbytes: int
+    _refs: dict[NodeId, ChunkRefs] = field(repr=False)
+
+    def refs(self, node: NodeId) -> ChunkRefs | None:
+        """References of one array; ``None`` when the manifest does not hold it."""
+        return self._refs.get(node)
+
+
+def decode_manifest(data: bytes, *, file: str) -> Manifest:
+    """Read a manifest file.
+
+    Parameters
+    ----------
+    file
+        Key in the repository, for messages.
+
+    Raises
+    ------
+    CorruptFile
+        Damaged or no manifest.
+    UnsupportedFormat
+        Another format version.
+    """
+    kind = FileType.MANIFEST
+    buffer = Buffer(unwrap(data, file_type=kind, file=file), file=file, kind=kind.label)
+    root = buffer.root()
+    id = ManifestId(root.struct(0, OBJECT_ID_SIZE, "the manifest's id"))
+    nodes, starts, counts = _arrays(buffer, root)
+    places = _ref_places(buffer, starts, counts)
+    refs = _decode(buffer, places, counts)
+    unique_tables = sum(r.nbytes - r.locations.nbytes - r.chunk_ids.nbytes - len(r.heap) for r in refs)
+    shared = refs[0].locations.nbytes + refs[0].chunk_ids.nbytes + max(len(r.heap) for r in refs) if refs else 0
+    order = sorted(range(len(nodes)), key=nodes.__getitem__)
+    return Manifest(
+        id,
+        tuple(nodes[i] for i in order),
+        sum(len(r) for r in refs),
+        unique_tables + shared,
+        {nodes[i]: refs[i] for i in order},
+    )
+
+
+def _arrays(buffer: Buffer, root: Table) -> tuple[list[NodeId], NDArray[np.int64], NDArray[np.int64]]:
+    """Node ids; position of the first element and number of elements of each vector of references."""
+    start, count = root.vector(1, 4, 4, "the vector of arrays")
+    if count > MAX_TABLES:
+        raise buffer.corrupt(f"{count} arrays are more than any reader takes", start)
+    offsets = buffer.view("<u4")[start // 4 : start // 4 + count]
+    positions = start + 4 * np.arange(count, dtype=np.int64) + offsets
+    arrays = Tables.at(Places.at(buffer, positions), 2, "an array")
+    ids = arrays.field(0, "an array's node id").read_bytes(NODE_ID_SIZE, "an array's node id")
+    raw = ids.tobytes()
+    nodes = [NodeId(raw[i : i + NODE_ID_SIZE]) for i in range(0, len(raw), NODE_ID_SIZE)]
+    if len(set(nodes)) != len(nodes):
+        raise buffer.corrupt("an array is listed twice", start)
+    vectors = arrays.follow(1, "an array's references")
+    counts = vectors.read("<u4", "an array's references").astype(np.int64)
+    starts = vectors.positions() + 4
+    Places(buffer, starts + 4 * counts, 0, len(starts))._check(0, 1, "an array's references")
+    total = int(counts.sum())
+    if total * _ROW_BYTES > MAX_APPARENT_SIZE:
+        raise buffer.corrupt(f"{total} references are more than any reader takes", start)
+    return nodes, starts, counts
+
+
+def _ref_places(buffer: Buffer, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> Places:
+    """Places of the references of all arrays, array by array."""
+    if len(counts) == 1:
+        own = np.arange(int(starts[0]), int(starts[0] + 4 * counts[0]), 4)
+        offsets = buffer.view("<u4")[int(starts[0]) // 4 :][: int(counts[0])]
+    else:
+        before = np.cumsum(counts) - counts
+        own = 4 * np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(starts - 4 * before, counts)
+        offsets = buffer.view("<u4").take(own >> 2, mode="clip") if len(own) else np.zeros(0, "<u4")
+    return Places.at(buffer, own + offsets)
+
+
+def _decode(buffer: Buffer, places: Places, counts: NDArray[np.int64]) -> list[ChunkRefs]:
+    """The references of each array."""
+    rows = Tables.at(places, 8, "a chunk reference")
+    n = len(rows)
+    coords = _coordinates(buffer, rows, counts)
+    kind = _kinds(buffer, rows)
+    offset = rows.numbers(OFFSET, "<u8", "a chunk's offset")
+    length = rows.numbers(LENGTH, "<u8", "a chunk's length")
+    source = np.zeros(n, np.uint32)
+    locations = _locations(buffer, rows, kind, source)
+    chunk_ids = _chunk_ids(rows, kind, source)
+    heap = _payloads(buffer, rows, kind, offset, length)
+    if (offset + length < offset).any():
+        raise buffer.corrupt("a chunk ends beyond 64 bits")
+
+    arrays, start = [], 0
+    for count, part in zip(counts.tolist(), coords, strict=True):
+        piece = slice(start, start + count)
+        arrays.append(
+            _sorted(part, kind[piece], source[piece], offset[piece], length[piece], locations, chunk_ids, heap)
+        )
+        start += count
+    return arrays
+
+
+def _sorted(
+    coords: NDArray[np.uint32],
+    kind: NDArray[np.uint8],
+    source: NDArray[np.uint32],
+    offset: NDArray[np.uint64],
+    length: NDArray[np.uint64],
+    locations: Locations,
+    chunk_ids: NDArray[np.uint8],
+    heap: bytes,
+) -> ChunkRefs:
+    """References with their coordinates in order; of repeated ones the first stands."""
+    rows = _order(coords)
+    if rows is not None:
+        coords, kind, source, offset, length = (c[rows] for c in (coords, kind, source, offset, length))
+    return ChunkRefs._trusted(coords, kind, source, offset, length, locations, chunk_ids, heap)
+
+
+def _order(coords: NDArray[np.uint32]) -> NDArray[np.int64] | None:
+    """Rows in the order of their coordinates, the first of equal ones; ``None`` when they are in order already."""
+    n, ndim = coords.shape
+    if n < 2:
+        return None
+    undecided: NDArray[np.bool_] = np.ones(n - 1, bool)
+    in_order = True
+    for axis in range(ndim):
+        before, after = coords[:-1, axis], coords[1:, axis]
+        if axis == 0:
+            in_order = bool((before <= after).all())
+            undecided = before == after
+        else:
+            in_order = not bool((undecided & (after < before)).any())
+            undecided = undecided & (before == after)
+        if not in_order:
+            break
+    if in_order and not undecided.any():
+        return None
+    order = np.lexsort(coords.T[::-1]) if ndim else np.zeros(1, np.int64)
+    ordered = coords[order]
+    first = np.ones(len(order), bool)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return np.asarray(order[first], np.int64)
+
+
+def _coordinates(buffer: Buffer, rows: Tables, counts: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
+    """Chunk grid coordinates of each array, uint32 (n, ndim), column by column."""
+    what = "a chunk's index"
+    if not len(rows):
+        return [np.empty((0, 0), np.uint32)] * len(counts)
+    vectors = rows.follow(INDEX, what)
+    ranks = vectors.read("<u4", what)
+    if (ranks == ranks[0]).all():
+        whole = _elements(vectors, int(ranks[0]), len(rows), buffer)
+        if len(counts) == 1:
+            return [whole]
+        bounds = np.concatenate([[0], np.cumsum(counts)]).tolist()
+        return [whole[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    if int(ranks.sum(dtype=np.int64)) * _COORD_BYTES > MAX_APPARENT_SIZE:
+        raise buffer.corrupt("more coordinates than any reader takes", int(vectors.first[0]))
+    arrays, start = [], 0
+    for count in counts.tolist():
+        own = ranks[start : start + count]
+        if count and (own != own[0]).any():
+            bad = start + int(np.argmax(own != own[0]))
+            raise buffer.corrupt("chunk indices of different ranks in one array", int(vectors.positions()[bad]))
+        places = vectors.take(np.arange(start, start + count))
+        arrays.append(_elements(places, int(own[0]) if count else 0, count, buffer))
+        start += count
+    return arrays
+
+
+def _elements(vectors: Places, ndim: int, n: int, buffer: Buffer) -> NDArray[np.uint32]:
+    """The first `ndim` elements of `n` vectors of u32, uint32 (n, ndim)."""
+    if n * ndim * _COORD_BYTES > MAX_APPARENT_SIZE:
+        raise buffer.corrupt("more coordinates than any reader takes", int(vectors.first[0]))
+    vectors.moved(4 * ndim).read("<u4", "a chunk's index")  # all of each vector is inside
+    coords = np.empty((n, ndim), np.uint32, order="F")
+    for axis in range(ndim):
+        coords[:, axis] = vectors.moved(4 + 4 * axis).read("<u4", "a chunk's index")
+    return coords
+
+
+def _kinds(buffer: Buffer, rows: Tables) -> NDArray[np.uint8]:
+    """`ChunkKind` of each row."""
+    native, virtual, inline = rows.has(CHUNK_ID), rows.has(LOCATION), rows.has(INLINE)
+    known = native | virtual | inline
+    if not known.all():
+        bad = int(rows.places.first[np.argmin(known)])
+        raise buffer.corrupt("a chunk reference is neither native nor virtual nor inline", bad)
+    kind = np.where(native, ChunkKind.NATIVE, np.where(virtual, ChunkKind.VIRTUAL, ChunkKind.INLINE)).astype(np.uint8)
+    return np.ascontiguousarray(rows.places.spread(kind))
+
+
+def _chosen(rows: Tables, kind: NDArray[np.uint8], wanted: ChunkKind) -> tuple[NDArray[np.bool_] | None, Tables]:
+    """The rows of one kind: a mask (``None``: all) and their tables."""
+    mask = kind == wanted
+    return (None, rows) if mask.all() else (mask, rows.take(mask))
+
+
+def _locations(buffer: Buffer, rows: Tables, kind: NDArray[np.uint8], source: NDArray[np.uint32]) -> Locations:
+    """The table of locations; `source` of the virtual rows is filled in."""
+    mask, virtual = _chosen(rows, kind, ChunkKind.VIRTUAL)
+    if not len(virtual):
+        return Locations.of(())
+    urls, row = texts_at(buffer, virtual.follow_each(LOCATION, "a location"), "a location", MAX_FLATBUFFER)
+    etags, seconds = Strings.repeated("", len(urls)), np.zeros(len(urls), np.uint32)
+    tagged = virtual.rows(ETAG)
+    if tagged.any() or virtual.has(LAST_MODIFIED).any():
+        modified = virtual.numbers(LAST_MODIFIED, "<u4", "a location's last modification")
+        modified[tagged] = 0  # the entity tag wins
+        tags, tag = Strings.of([""]), np.zeros(len(row), np.int64)
+        if tagged.any():
+            texts, number = texts_at(
+                buffer, virtual.take(tagged).follow_each(ETAG, "an entity tag"), "an entity tag", MAX_FLATBUFFER
+            )
+            tags = Strings.concat([tags, texts])
+            tag[tagged] = number + 1
+        first, row = _distinct((row, tag, modified.astype(np.int64)))
+        urls, etags, seconds = urls.take(row_of(first, 0)), tags.take(row_of(first, 1)), row_of(first, 2)
+    if mask is None:
+        source[:] = row
+    else:
+        source[mask] = row
+    return Locations(urls, etags, seconds.astype(np.uint32))
+
+
+def row_of(columns: tuple[NDArray[np.int64], ...], number: int) -> NDArray[np.int64]:
+    """Column of a tuple of columns."""
+    return columns[number]
+
+
+def _distinct(columns: tuple[NDArray[np.int64], ...]) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
+    """Distinct rows of columns, and for each row its number among them; neighbours are compared before sorting."""
+    n = len(columns[0])
+    head = np.zeros(n, bool)
+    head[0] = True
+    for column in columns:
+        head[1:] |= column[1:] != column[:-1]
+    heads = tuple(column[head] for column in columns)
+    key = heads[0]
+    for column in heads[1:]:
+        key = np.unique(key * (int(column.max()) + 1) + column, return_inverse=True)[1]
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    rows = np.repeat(inverse, np.diff(np.flatnonzero(head), append=n))
+    return tuple(column[first] for column in heads), rows
+
+
+def _chunk_ids(rows: Tables, kind: NDArray[np.uint8], source: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """The ids of the native rows, one each; `source` is filled in."""
+    mask, native = _chosen(rows, kind, ChunkKind.NATIVE)
+    if not len(native):
+        return np.empty((0, OBJECT_ID_SIZE), np.uint8)
+    numbers = np.arange(len(native), dtype=np.uint32)
+    if mask is None:
+        source[:] = numbers
+    else:
+        source[mask] = numbers
+    return native.field(CHUNK_ID, "a chunk's id").read_bytes(OBJECT_ID_SIZE, "a chunk's id")
+
+
+def _payloads(
+    buffer: Buffer, rows: Tables, kind: NDArray[np.uint8], offset: NDArray[np.uint64], length: NDArray[np.uint64]
+) -> bytes:
+    """The heap that the inline rows point into, which is the file itself; their `offset` and `length` are filled in."""
+    mask, inline = _chosen(rows, kind, ChunkKind.INLINE)
+    if not len(inline):
+        return b""
+    vectors = inline.follow(INLINE, "an inline chunk")
+    lengths = vectors.read("<u4", "an inline chunk").astype(np.int64)
+    starts = vectors.positions() + 4
+    Places(buffer, starts + lengths, 0, len(starts))._check(0, 1, "an inline chunk")
+    where = slice(None) if mask is None else mask
+    offset[where] = starts
+    length[where] = lengths
+    return buffer.data
