@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
+import contextvars
 import functools
 import os
 import threading
@@ -19,9 +21,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
+_CLEANUP_SECONDS = 5.0  # how long an interrupted call waits for its coroutine to put things in order
+
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
+_abandoned: list[asyncio.AbstractEventLoop] = []  # loops of a parent process: kept so that nobody closes their sockets
 
 
 def _get_loop() -> asyncio.AbstractEventLoop:
@@ -29,16 +34,38 @@ def _get_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name="icechunk-virtual", daemon=True)
+            thread = threading.Thread(target=_serve, args=(loop,), name="icechunk-virtual", daemon=True)
             thread.start()
             _loop, _thread = loop, thread
         return _loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Life of the background thread: run until stopped, then cancel what is left."""
+    stopped = False
+    while not stopped:
+        # A coroutine may raise these two out of the loop. They belong to its caller, who gets them from `run`.
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            loop.run_forever()
+            stopped = True
+    loop.run_until_complete(_wind_up())
+    loop.close()
+
+
+async def _wind_up() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 def _forget() -> None:
     """After fork: the thread did not come along, so neither may the loop."""
     global _loop, _thread, _lock
     _lock = threading.Lock()
+    if _loop is not None:
+        _abandoned.append(_loop)
     _loop = _thread = None
 
 
@@ -51,31 +78,63 @@ def _stop() -> None:
         thread.join(timeout=1)
 
 
-os.register_at_fork(after_in_child=_forget) if hasattr(os, "register_at_fork") else None
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 atexit.register(_stop)
 
 
 def run(coroutine: Coroutine[Any, Any, R]) -> R:
     """Run a coroutine on the background loop and wait for its result.
 
-    Works while another event loop runs in the calling thread. An interrupt (Ctrl-C) cancels the coroutine.
+    Works while another event loop runs in the calling thread, and from many threads at once. The coroutine sees the
+    caller's context variables. An interrupt (Ctrl-C) cancels it, waits for its cleanup and is raised again.
 
     Raises
     ------
     RuntimeError
         When called on the background loop itself, where waiting would never end.
     """
-    loop = _get_loop()
     if threading.current_thread() is _thread:
         coroutine.close()
         raise RuntimeError("a synchronous method was called from inside the engine's event loop; use its _async twin")
-    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    loop = _get_loop()
+    outcome: concurrent.futures.Future[R] = concurrent.futures.Future()
+    tasks: list[asyncio.Task[R]] = []
+    loop.call_soon_threadsafe(_start, coroutine, outcome, tasks, context=contextvars.copy_context())
     try:
-        return future.result()
+        return outcome.result()
     except (KeyboardInterrupt, SystemExit):
-        future.cancel()
-        concurrent.futures.wait([future], timeout=5)
+        loop.call_soon_threadsafe(_cancel, tasks)
+        concurrent.futures.wait([outcome], timeout=_CLEANUP_SECONDS)
         raise
+    finally:
+        # An error holds this frame, and these hold the error: no cycle should wait for the collector.
+        del outcome, tasks
+
+
+def _start(
+    coroutine: Coroutine[Any, Any, R], outcome: concurrent.futures.Future[R], tasks: list[asyncio.Task[R]]
+) -> None:
+    task = asyncio.get_running_loop().create_task(coroutine)
+    task.add_done_callback(functools.partial(_deliver, outcome))
+    tasks.append(task)
+
+
+def _cancel(tasks: list[asyncio.Task[R]]) -> None:
+    for task in tasks:  # `_start` came first, so there is one
+        task.cancel()
+
+
+def _deliver(outcome: concurrent.futures.Future[R], task: asyncio.Task[R]) -> None:
+    if task.cancelled():
+        outcome.cancel()
+        outcome.set_running_or_notify_cancel()
+        return
+    error = task.exception()
+    if error is None:
+        outcome.set_result(task.result())
+    else:
+        outcome.set_exception(error)
 
 
 def sync_twin(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
@@ -100,7 +159,7 @@ def sync_twin(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     return twin
 
 
-class BothIterator(Generic[T], Iterator[T], AsyncIterator[T]):
+class BothIterator(Iterator[T], AsyncIterator[T], Generic[T]):
     """One object that is an iterator and an asynchronous iterator over the same items."""
 
     def __init__(self, items: AsyncIterator[T]) -> None:
@@ -129,3 +188,7 @@ class BothIterator(Generic[T], Iterator[T], AsyncIterator[T]):
         close = getattr(self._items, "aclose", None)
         if close is not None:
             await close()
+
+    def close(self) -> None:
+        """Stop early and free what the iterator holds."""
+        run(self.aclose())
