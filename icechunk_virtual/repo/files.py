@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 
 from icechunk_virtual.repo.file_lock import locked
 from icechunk_virtual.repo.object_store import is_temporary
@@ -23,6 +23,9 @@ _SYNC = (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EOPNOTSUPP}
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES}
+
+
+_numbers = count(1)
 
 
 class WrongSizeError(Exception):
@@ -98,7 +101,7 @@ def make_directory(path: str, root: str) -> None:
 def write_temporary(path: str, data: bytes, *, durable: bool) -> str:
     """Write a new file beside `path`; returns its path. Leaves nothing behind when it fails."""
     while True:
-        temporary = f"{path}#{secrets.randbits(63)}"
+        temporary = f"{path}#{(os.getpid() << 32) + next(_numbers)}"
         try:
             descriptor = os.open(temporary, _CREATE, 0o666)
         except FileExistsError:

@@ -6,7 +6,6 @@ Shared by everything that comes from the same `Storage` object, copies made by p
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterable
@@ -42,7 +41,7 @@ class MemoryObjects:
     """
 
     def __init__(self) -> None:
-        self.token = secrets.token_hex(16)
+        self.token = REAL_WORLD.random_bytes(16).hex()
         self.owner = os.getpid()
         self.by_key: dict[str, _Stored] = {}
         self.writes = 0
