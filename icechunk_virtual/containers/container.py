@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, TypeAlias
 
 from icechunk_virtual.containers.url import check_prefix
 from icechunk_virtual.errors import InvalidLocation
@@ -70,14 +70,14 @@ class ObjectStoreConfig(Union):
 
     __slots__ = ()
 
-    InMemory: ClassVar[type[_InMemory]]
-    LocalFileSystem: ClassVar[type[_LocalFileSystem]]
-    S3: ClassVar[type[_S3]]
-    S3Compatible: ClassVar[type[_S3Compatible]]
-    Gcs: ClassVar[type[_Gcs]]
-    Azure: ClassVar[type[_Azure]]
-    Tigris: ClassVar[type[_Tigris]]
-    Http: ClassVar[type[_Http]]
+    InMemory: TypeAlias = "_InMemory"
+    LocalFileSystem: TypeAlias = "_LocalFileSystem"
+    S3: TypeAlias = "_S3"
+    S3Compatible: TypeAlias = "_S3Compatible"
+    Gcs: TypeAlias = "_Gcs"
+    Azure: TypeAlias = "_Azure"
+    Tigris: TypeAlias = "_Tigris"
+    Http: TypeAlias = "_Http"
 
 
 class _WithOptions(Variant, ObjectStoreConfig):

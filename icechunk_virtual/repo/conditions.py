@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 from icechunk_virtual.model.checked import U64, Union, Variant, member_of
 from icechunk_virtual.repo import patterns
@@ -29,11 +29,11 @@ class ManifestPreloadCondition(Union):
 
     __slots__ = ()
 
-    Or: ClassVar[type[_PreloadOr]]
-    And: ClassVar[type[_PreloadAnd]]
-    PathMatches: ClassVar[type[_PreloadPathMatches]]
-    NameMatches: ClassVar[type[_PreloadNameMatches]]
-    NumRefs: ClassVar[type[_PreloadNumRefs]]
+    Or: TypeAlias = "_PreloadOr"
+    And: TypeAlias = "_PreloadAnd"
+    PathMatches: TypeAlias = "_PreloadPathMatches"
+    NameMatches: TypeAlias = "_PreloadNameMatches"
+    NumRefs: TypeAlias = "_PreloadNumRefs"
     # The members True and False cannot be named in source text; `true` and `false` make them.
 
     @staticmethod
@@ -182,11 +182,11 @@ class ManifestSplitCondition(Union):
 
     __slots__ = ()
 
-    Or: ClassVar[type[_SplitOr]]
-    And: ClassVar[type[_SplitAnd]]
-    PathMatches: ClassVar[type[_SplitPathMatches]]
-    NameMatches: ClassVar[type[_SplitNameMatches]]
-    AnyArray: ClassVar[type[_SplitAnyArray]]
+    Or: TypeAlias = "_SplitOr"
+    And: TypeAlias = "_SplitAnd"
+    PathMatches: TypeAlias = "_SplitPathMatches"
+    NameMatches: TypeAlias = "_SplitNameMatches"
+    AnyArray: TypeAlias = "_SplitAnyArray"
 
     @staticmethod
     def or_conditions(conditions: Iterable[ManifestSplitCondition]) -> ManifestSplitCondition:
@@ -270,9 +270,9 @@ class ManifestSplitDimCondition(Union):
 
     __slots__ = ()
 
-    Axis: ClassVar[type[_SplitAxis]]
-    DimensionName: ClassVar[type[_SplitDimensionName]]
-    Any: ClassVar[type[_SplitAnyDimension]]
+    Axis: TypeAlias = "_SplitAxis"
+    DimensionName: TypeAlias = "_SplitDimensionName"
+    Any: TypeAlias = "_SplitAnyDimension"
 
     def matches(self, axis: int, dimension_name: str | None) -> bool:
         """Whether an axis, counted from 0, fulfils the condition."""

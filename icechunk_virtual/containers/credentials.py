@@ -1,0 +1,369 @@
+"""Credentials: what a caller shows to an object store, and which store takes which kind.
+
+Values only, nothing is read from the environment here. Secrets travel in pickles and never show in ``repr``.
+Nothing of this is ever written to a repository.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, TypeAlias, TypeVar
+
+from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChunkContainer
+from icechunk_virtual.errors import IcechunkError
+from icechunk_virtual.model.checked import AwareDatetime, Checked, Union, Variant, member_of
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, unsafe_hash=True)
+class S3StaticCredentials(Checked):
+    """A key pair for S3, perhaps temporary.
+
+    Parameters
+    ----------
+    access_key_id, secret_access_key
+        The pair.
+    session_token
+        Of temporary credentials.
+    expires_after
+        When they end, in any time zone; ``None``: never.
+    """
+
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    expires_after: AwareDatetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GcsBearerCredential(Variant):
+    """A bearer token for Google Cloud Storage.
+
+    Parameters
+    ----------
+    bearer
+        The token.
+    expires_after
+        When it ends, in any time zone; ``None``: unknown.
+    """
+
+    bearer: str = field(repr=False)
+    _: KW_ONLY
+    expires_after: AwareDatetime | None = None
+
+
+def _fetch(pickled_function: bytes, expected: type[T]) -> T:
+    credentials = pickle.loads(pickled_function)()
+    if not isinstance(credentials, expected):
+        raise TypeError(
+            f"the function that gets credentials must return {expected.__name__}, not {type(credentials).__name__}"
+        )
+    return credentials
+
+
+class S3Credentials(Union):
+    """Credentials for S3 and services with its protocol."""
+
+    __slots__ = ()
+
+    FromEnv: TypeAlias = "_S3FromEnv"
+    Anonymous: TypeAlias = "_S3Anonymous"
+    Static: TypeAlias = "_S3Static"
+    Refreshable: TypeAlias = "_S3Refreshable"
+
+
+@member_of(S3Credentials, "FromEnv")
+@dataclass(frozen=True, slots=True)
+class _S3FromEnv(Variant, S3Credentials):
+    """Whatever AWS's chain of environment, profile and instance metadata gives."""
+
+
+@member_of(S3Credentials, "Anonymous")
+@dataclass(frozen=True, slots=True)
+class _S3Anonymous(Variant, S3Credentials):
+    """Unsigned requests."""
+
+
+@member_of(S3Credentials, "Static")
+@dataclass(frozen=True, slots=True)
+class _S3Static(Variant, S3Credentials):
+    """A key pair."""
+
+    _0: S3StaticCredentials
+
+
+@member_of(S3Credentials, "Refreshable")
+@dataclass(frozen=True, slots=True)
+class _S3Refreshable(Variant, S3Credentials):
+    """What a function without arguments returns, called again before the credentials end.
+
+    Parameters
+    ----------
+    pickled_function
+        The function, pickled: it travels with sessions.
+    current
+        A result to start with.
+    """
+
+    pickled_function: bytes = field(repr=False)
+    current: S3StaticCredentials | None = field(default=None, repr=False)
+
+    def fetch(self) -> S3StaticCredentials:
+        """Call the function. ``TypeError`` if it returns something else; what it raises passes through."""
+        return _fetch(self.pickled_function, S3StaticCredentials)
+
+
+class GcsStaticCredentials(Union):
+    """Fixed credentials for Google Cloud Storage."""
+
+    __slots__ = ()
+
+    ServiceAccount: TypeAlias = "_GcsServiceAccount"
+    ServiceAccountKey: TypeAlias = "_GcsServiceAccountKey"
+    ApplicationCredentials: TypeAlias = "_GcsApplicationCredentials"
+    BearerToken: TypeAlias = "_GcsBearerToken"
+
+
+@member_of(GcsStaticCredentials, "ServiceAccount")
+@dataclass(frozen=True, slots=True)
+class _GcsServiceAccount(Variant, GcsStaticCredentials):
+    """Path of a service account's key file."""
+
+    _0: str
+
+
+@member_of(GcsStaticCredentials, "ServiceAccountKey")
+@dataclass(frozen=True, slots=True)
+class _GcsServiceAccountKey(Variant, GcsStaticCredentials):
+    """Content of a service account's key file."""
+
+    _0: str = field(repr=False)
+
+
+@member_of(GcsStaticCredentials, "ApplicationCredentials")
+@dataclass(frozen=True, slots=True)
+class _GcsApplicationCredentials(Variant, GcsStaticCredentials):
+    """Path of an application default credentials file."""
+
+    _0: str
+
+
+@member_of(GcsStaticCredentials, "BearerToken")
+@dataclass(frozen=True, slots=True)
+class _GcsBearerToken(Variant, GcsStaticCredentials):
+    """A token."""
+
+    _0: str = field(repr=False)
+
+
+class GcsCredentials(Union):
+    """Credentials for Google Cloud Storage."""
+
+    __slots__ = ()
+
+    Anonymous: TypeAlias = "_GcsAnonymous"
+    FromEnv: TypeAlias = "_GcsFromEnv"
+    Static: TypeAlias = "_GcsStatic"
+    Refreshable: TypeAlias = "_GcsRefreshable"
+
+
+@member_of(GcsCredentials, "Anonymous")
+@dataclass(frozen=True, slots=True)
+class _GcsAnonymous(Variant, GcsCredentials):
+    """Unsigned requests."""
+
+
+@member_of(GcsCredentials, "FromEnv")
+@dataclass(frozen=True, slots=True)
+class _GcsFromEnv(Variant, GcsCredentials):
+    """Whatever Google's environment variables and instance metadata give."""
+
+
+@member_of(GcsCredentials, "Static")
+@dataclass(frozen=True, slots=True)
+class _GcsStatic(Variant, GcsCredentials):
+    """Fixed credentials."""
+
+    _0: GcsStaticCredentials
+
+
+@member_of(GcsCredentials, "Refreshable")
+@dataclass(frozen=True, slots=True)
+class _GcsRefreshable(Variant, GcsCredentials):
+    """What a function without arguments returns, called again before the token ends.
+
+    Parameters
+    ----------
+    pickled_function
+        The function, pickled: it travels with sessions.
+    current
+        A result to start with.
+    """
+
+    pickled_function: bytes = field(repr=False)
+    current: GcsBearerCredential | None = field(default=None, repr=False)
+
+    def fetch(self) -> GcsBearerCredential:
+        """Call the function. ``TypeError`` if it returns something else; what it raises passes through."""
+        return _fetch(self.pickled_function, GcsBearerCredential)
+
+
+class AzureStaticCredentials(Union):
+    """Fixed credentials for Azure Blob Storage."""
+
+    __slots__ = ()
+
+    AccessKey: TypeAlias = "_AzureAccessKey"
+    SasToken: TypeAlias = "_AzureSasToken"
+    BearerToken: TypeAlias = "_AzureBearerToken"
+
+
+@member_of(AzureStaticCredentials, "AccessKey")
+@dataclass(frozen=True, slots=True)
+class _AzureAccessKey(Variant, AzureStaticCredentials):
+    """A storage account's key."""
+
+    _0: str = field(repr=False)
+
+
+@member_of(AzureStaticCredentials, "SasToken")
+@dataclass(frozen=True, slots=True)
+class _AzureSasToken(Variant, AzureStaticCredentials):
+    """A shared access signature."""
+
+    _0: str = field(repr=False)
+
+
+@member_of(AzureStaticCredentials, "BearerToken")
+@dataclass(frozen=True, slots=True)
+class _AzureBearerToken(Variant, AzureStaticCredentials):
+    """A token."""
+
+    _0: str = field(repr=False)
+
+
+class AzureCredentials(Union):
+    """Credentials for Azure Blob Storage."""
+
+    __slots__ = ()
+
+    FromEnv: TypeAlias = "_AzureFromEnv"
+    Static: TypeAlias = "_AzureStatic"
+
+
+@member_of(AzureCredentials, "FromEnv")
+@dataclass(frozen=True, slots=True)
+class _AzureFromEnv(Variant, AzureCredentials):
+    """Whatever Azure's environment variables and instance metadata give."""
+
+
+@member_of(AzureCredentials, "Static")
+@dataclass(frozen=True, slots=True)
+class _AzureStatic(Variant, AzureCredentials):
+    """Fixed credentials."""
+
+    _0: AzureStaticCredentials
+
+
+class Credentials(Union):
+    """Credentials of any store, as a repository's opener grants them to its virtual chunk containers."""
+
+    __slots__ = ()
+
+    S3: TypeAlias = "_S3"
+    Gcs: TypeAlias = "_Gcs"
+    Azure: TypeAlias = "_Azure"
+
+
+@member_of(Credentials, "S3")
+@dataclass(frozen=True, slots=True)
+class _S3(Variant, Credentials):
+    """For S3, services with its protocol, and Tigris."""
+
+    _0: S3Credentials
+
+
+@member_of(Credentials, "Gcs")
+@dataclass(frozen=True, slots=True)
+class _Gcs(Variant, Credentials):
+    """For Google Cloud Storage."""
+
+    _0: GcsCredentials
+
+
+@member_of(Credentials, "Azure")
+@dataclass(frozen=True, slots=True)
+class _Azure(Variant, Credentials):
+    """For Azure Blob Storage."""
+
+    _0: AzureCredentials
+
+
+AnyS3Credential = _S3Static | _S3Anonymous | _S3FromEnv | _S3Refreshable
+AnyGcsStaticCredential = _GcsServiceAccount | _GcsServiceAccountKey | _GcsApplicationCredentials | _GcsBearerToken
+AnyGcsCredential = _GcsAnonymous | _GcsFromEnv | _GcsStatic | _GcsRefreshable
+AnyAzureStaticCredential = _AzureAccessKey | _AzureSasToken | _AzureBearerToken
+AnyAzureCredential = _AzureFromEnv | _AzureStatic
+AnyCredential = _S3 | _Gcs | _Azure
+
+
+_ACCEPTED: tuple[tuple[tuple[type[ObjectStoreConfig], ...], type[Credentials] | None, str], ...] = (
+    ((ObjectStoreConfig.S3, ObjectStoreConfig.S3Compatible, ObjectStoreConfig.Tigris), _S3, "S3"),
+    ((ObjectStoreConfig.Gcs,), _Gcs, "GCS"),
+    ((ObjectStoreConfig.Azure,), _Azure, "Azure"),
+    ((ObjectStoreConfig.Http,), None, "http"),
+    ((ObjectStoreConfig.LocalFileSystem, ObjectStoreConfig.InMemory), None, "local file"),
+)
+"""Stores, the credentials that they take, and their name. ``None`` may be granted to all of them but Azure."""
+
+
+def check_grants(
+    containers: Mapping[str, VirtualChunkContainer], granted: Mapping[str, Any] | None
+) -> dict[str, AnyCredential | None]:
+    """What the opener of a repository grants, with a final ``/`` at every key.
+
+    Parameters
+    ----------
+    containers
+        Of the configuration, by URL prefix.
+    granted
+        URL prefix to credentials, or ``None``: from the environment or without, as the store does. Keys that are
+        no container's prefix are kept and grant nothing.
+
+    Raises
+    ------
+    TypeError
+        Something else than `Credentials`.
+    IcechunkError
+        Credentials of a kind that the container's store does not take.
+    """
+    checked: dict[str, AnyCredential | None] = {}
+    for key, credentials in (granted or {}).items():
+        if credentials is not None and not isinstance(credentials, AnyCredential):
+            raise TypeError(
+                f"{type(credentials).__name__!r} object cannot be cast as 'Credentials': "
+                "wrap the mapping with containers_credentials()"
+            )
+        prefix = key if key.endswith("/") else key + "/"
+        checked[prefix] = credentials
+        if prefix in containers:
+            _check_kind(containers[prefix], credentials)
+    return checked
+
+
+def _check_kind(container: VirtualChunkContainer, credentials: AnyCredential | None) -> None:
+    for stores, accepted, name in _ACCEPTED:
+        if not isinstance(container.store, stores):
+            continue
+        if credentials is None and name == "Azure":
+            reason = f"{name} containers need explicit credentials, for instance azure_from_env_credentials()"
+        elif credentials is None or (accepted is not None and isinstance(credentials, accepted)):
+            return
+        elif accepted is None:
+            reason = f"{name} containers do not accept credentials, grant them with None"
+        else:
+            reason = f"{name} containers do not accept {type(credentials).__qualname__}"
+        raise IcechunkError(f"storage error: {reason} (container {container.url_prefix})", prefix=container.url_prefix)

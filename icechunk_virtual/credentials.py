@@ -1,0 +1,359 @@
+"""Functions that make credentials from keyword arguments, under the names that the original library gives them.
+
+The classes are defined in `containers.credentials` and exported from here too.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import NoReturn
+
+from icechunk_virtual.containers.credentials import (
+    AnyAzureCredential,
+    AnyAzureStaticCredential,
+    AnyCredential,
+    AnyGcsCredential,
+    AnyGcsStaticCredential,
+    AnyS3Credential,
+    AzureCredentials,
+    AzureStaticCredentials,
+    Credentials,
+    GcsBearerCredential,
+    GcsCredentials,
+    GcsStaticCredentials,
+    S3Credentials,
+    S3StaticCredentials,
+)
+
+__all__ = [
+    "AnyAzureCredential",
+    "AnyAzureStaticCredential",
+    "AnyCredential",
+    "AnyGcsCredential",
+    "AnyGcsStaticCredential",
+    "AnyS3Credential",
+    "AzureCredentials",
+    "AzureStaticCredentials",
+    "Credentials",
+    "GcsBearerCredential",
+    "GcsCredentials",
+    "GcsStaticCredentials",
+    "S3Credentials",
+    "S3StaticCredentials",
+    "azure_credentials",
+    "azure_from_env_credentials",
+    "azure_static_credentials",
+    "containers_credentials",
+    "gcs_anonymous_credentials",
+    "gcs_credentials",
+    "gcs_from_env_credentials",
+    "gcs_refreshable_credentials",
+    "gcs_static_credentials",
+    "s3_anonymous_credentials",
+    "s3_credentials",
+    "s3_from_env_credentials",
+    "s3_refreshable_credentials",
+    "s3_static_credentials",
+]
+
+
+def _conflict(function: str) -> NoReturn:
+    raise ValueError(
+        f"Conflicting arguments to {function} function: give one complete kind of credentials, "
+        "or none at all for those of the environment"
+    )
+
+
+def s3_refreshable_credentials(
+    get_credentials: Callable[[], S3StaticCredentials], scatter_initial_credentials: bool = False
+) -> S3Credentials.Refreshable:
+    """Credentials that a function returns, called whenever fresh ones are needed.
+
+    Parameters
+    ----------
+    get_credentials
+        Without arguments. It is pickled now, so it must be importable where it is used (not a lambda).
+    scatter_initial_credentials
+        Call it now and let copies of the session, for instance those of parallel tasks, start with the result.
+    """
+    pickled = pickle.dumps(get_credentials)
+    return S3Credentials.Refreshable(pickled, get_credentials() if scatter_initial_credentials else None)
+
+
+def s3_static_credentials(
+    *,
+    access_key_id: str,
+    secret_access_key: str,
+    session_token: str | None = None,
+    expires_after: datetime | None = None,
+) -> S3Credentials.Static:
+    """A key pair. See `S3StaticCredentials`."""
+    return S3Credentials.Static(
+        S3StaticCredentials(access_key_id, secret_access_key, session_token, expires_after),
+    )
+
+
+def s3_anonymous_credentials() -> S3Credentials.Anonymous:
+    """Unsigned requests."""
+    return S3Credentials.Anonymous()
+
+
+def s3_from_env_credentials() -> S3Credentials.FromEnv:
+    """Whatever AWS's chain of environment, profile and instance metadata gives."""
+    return S3Credentials.FromEnv()
+
+
+def s3_credentials(
+    *,
+    access_key_id: str | None = None,
+    secret_access_key: str | None = None,
+    session_token: str | None = None,
+    expires_after: datetime | None = None,
+    anonymous: bool | None = None,
+    from_env: bool | None = None,
+    get_credentials: Callable[[], S3StaticCredentials] | None = None,
+    scatter_initial_credentials: bool = False,
+) -> AnyS3Credential:
+    """Credentials for S3: from the environment, unless one other kind is given.
+
+    Parameters
+    ----------
+    access_key_id, secret_access_key, session_token, expires_after
+        See `s3_static_credentials`.
+    anonymous
+        See `s3_anonymous_credentials`.
+    from_env
+        See `s3_from_env_credentials`.
+    get_credentials, scatter_initial_credentials
+        See `s3_refreshable_credentials`.
+
+    Raises
+    ------
+    ValueError
+        Several kinds, an incomplete one, or none with ``from_env=False``.
+    """
+    static = (access_key_id, secret_access_key, session_token, expires_after) != (None,) * 4
+    kinds = bool(anonymous) + static + (get_credentials is not None)
+    if kinds > 1 or (kinds == 1 and from_env) or (kinds == 0 and from_env is False):
+        _conflict("s3_credentials")
+    if get_credentials is not None:
+        return s3_refreshable_credentials(get_credentials, scatter_initial_credentials)
+    if anonymous:
+        return s3_anonymous_credentials()
+    if not static:
+        return s3_from_env_credentials()
+    if access_key_id is None or secret_access_key is None:
+        _conflict("s3_credentials")
+    return s3_static_credentials(
+        access_key_id=access_key_id,
+        secret_access_key=secret_access_key,
+        session_token=session_token,
+        expires_after=expires_after,
+    )
+
+
+def gcs_refreshable_credentials(
+    get_credentials: Callable[[], GcsBearerCredential], scatter_initial_credentials: bool = False
+) -> GcsCredentials.Refreshable:
+    """Credentials that a function returns. As `s3_refreshable_credentials`."""
+    pickled = pickle.dumps(get_credentials)
+    return GcsCredentials.Refreshable(pickled, get_credentials() if scatter_initial_credentials else None)
+
+
+def gcs_static_credentials(
+    *,
+    service_account_file: str | None = None,
+    service_account_key: str | None = None,
+    application_credentials: str | None = None,
+    bearer_token: str | None = None,
+) -> AnyGcsStaticCredential:
+    """Fixed credentials for Google Cloud Storage; exactly one of them.
+
+    Parameters
+    ----------
+    service_account_file, application_credentials
+        Path of a file.
+    service_account_key
+        Content of a service account's key file.
+    bearer_token
+        A token.
+
+    Raises
+    ------
+    ValueError
+        None, or several.
+    """
+    given = [
+        cls(text)
+        for cls, text in (
+            (GcsStaticCredentials.ServiceAccount, service_account_file),
+            (GcsStaticCredentials.ServiceAccountKey, service_account_key),
+            (GcsStaticCredentials.ApplicationCredentials, application_credentials),
+            (GcsStaticCredentials.BearerToken, bearer_token),
+        )
+        if text is not None
+    ]
+    if len(given) != 1:
+        _conflict("gcs_static_credentials")
+    return given[0]
+
+
+def gcs_anonymous_credentials() -> GcsCredentials.Anonymous:
+    """Unsigned requests."""
+    return GcsCredentials.Anonymous()
+
+
+def gcs_from_env_credentials() -> GcsCredentials.FromEnv:
+    """Whatever Google's environment variables and instance metadata give."""
+    return GcsCredentials.FromEnv()
+
+
+def gcs_credentials(
+    *,
+    service_account_file: str | None = None,
+    service_account_key: str | None = None,
+    application_credentials: str | None = None,
+    bearer_token: str | None = None,
+    from_env: bool | None = None,
+    anonymous: bool | None = None,
+    get_credentials: Callable[[], GcsBearerCredential] | None = None,
+    scatter_initial_credentials: bool = False,
+) -> AnyGcsCredential:
+    """Credentials for Google Cloud Storage: from the environment, unless another kind is given.
+
+    Parameters
+    ----------
+    service_account_file, service_account_key, application_credentials, bearer_token
+        See `gcs_static_credentials`.
+    from_env
+        See `gcs_from_env_credentials`.
+    anonymous
+        See `gcs_anonymous_credentials`; wins over everything else.
+    get_credentials, scatter_initial_credentials
+        See `gcs_refreshable_credentials`.
+
+    Raises
+    ------
+    ValueError
+        Several kinds, or none with ``from_env=False``.
+    """
+    if anonymous:
+        return gcs_anonymous_credentials()
+    static = (service_account_file, service_account_key, application_credentials, bearer_token) != (None,) * 4
+    kinds = static + (get_credentials is not None)
+    if kinds > 1 or (kinds == 1 and from_env) or (kinds == 0 and from_env is False):
+        _conflict("gcs_credentials")
+    if get_credentials is not None:
+        return gcs_refreshable_credentials(get_credentials, scatter_initial_credentials)
+    if not static:
+        return gcs_from_env_credentials()
+    return GcsCredentials.Static(
+        gcs_static_credentials(
+            service_account_file=service_account_file,
+            service_account_key=service_account_key,
+            application_credentials=application_credentials,
+            bearer_token=bearer_token,
+        )
+    )
+
+
+def azure_static_credentials(
+    *, access_key: str | None = None, sas_token: str | None = None, bearer_token: str | None = None
+) -> AnyAzureStaticCredential:
+    """Fixed credentials for Azure Blob Storage; exactly one of them.
+
+    Parameters
+    ----------
+    access_key
+        A storage account's key.
+    sas_token
+        A shared access signature.
+    bearer_token
+        A token.
+
+    Raises
+    ------
+    ValueError
+        None, or several.
+    """
+    given = [
+        cls(text)
+        for cls, text in (
+            (AzureStaticCredentials.AccessKey, access_key),
+            (AzureStaticCredentials.SasToken, sas_token),
+            (AzureStaticCredentials.BearerToken, bearer_token),
+        )
+        if text is not None
+    ]
+    if len(given) != 1:
+        _conflict("azure_static_credentials")
+    return given[0]
+
+
+def azure_from_env_credentials() -> AzureCredentials.FromEnv:
+    """Whatever Azure's environment variables and instance metadata give."""
+    return AzureCredentials.FromEnv()
+
+
+def azure_credentials(
+    *,
+    access_key: str | None = None,
+    sas_token: str | None = None,
+    bearer_token: str | None = None,
+    from_env: bool | None = None,
+) -> AnyAzureCredential:
+    """Credentials for Azure Blob Storage: from the environment, unless another kind is given.
+
+    Parameters
+    ----------
+    access_key, sas_token, bearer_token
+        See `azure_static_credentials`.
+    from_env
+        See `azure_from_env_credentials`.
+
+    Raises
+    ------
+    ValueError
+        Several kinds, or none with ``from_env=False``.
+    """
+    static = (access_key, sas_token, bearer_token) != (None,) * 3
+    if static if from_env else (not static and from_env is False):
+        _conflict("azure_credentials")
+    if not static:
+        return azure_from_env_credentials()
+    return AzureCredentials.Static(
+        azure_static_credentials(access_key=access_key, sas_token=sas_token, bearer_token=bearer_token)
+    )
+
+
+def containers_credentials(
+    m: Mapping[str, AnyS3Credential | AnyGcsCredential | AnyAzureCredential | None],
+) -> dict[str, AnyCredential | None]:
+    """What to give as ``authorize_virtual_chunk_access`` when a repository is opened.
+
+    Parameters
+    ----------
+    m
+        URL prefix of a container to its credentials. ``None`` authorises it without explicit ones: S3 takes those of
+        the environment, Google Cloud Storage unsigned requests; files and web servers take none.
+
+    Raises
+    ------
+    ValueError
+        Something else than credentials.
+    """
+    return {prefix: None if credentials is None else _wrap(credentials) for prefix, credentials in m.items()}
+
+
+def _wrap(credentials: object) -> AnyCredential:
+    if isinstance(credentials, AnyCredential):
+        return credentials
+    if isinstance(credentials, S3Credentials):
+        return Credentials.S3(credentials)
+    if isinstance(credentials, GcsCredentials):
+        return Credentials.Gcs(credentials)
+    if isinstance(credentials, AzureCredentials):
+        return Credentials.Azure(credentials)
+    raise ValueError(f"Unknown credential type {type(credentials)}")
