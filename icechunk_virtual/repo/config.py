@@ -51,7 +51,8 @@ class ManifestPreloadConfig(Checked):
     preload_if: ManifestPreloadCondition | None = None
 
 
-_CHUNK_COUNT = IntRange(1, 2**32 - 1)
+CHUNK_COUNT = IntRange(1, 2**32 - 1)
+"""Chunks that one manifest may span along an axis."""
 _AxisRules = list[tuple[ManifestSplitDimCondition, int]]
 
 
@@ -60,7 +61,7 @@ def _split_sizes(value: Any) -> list[tuple[ManifestSplitCondition, _AxisRules]]:
 
 
 def _axis_rules(value: Any) -> _AxisRules:
-    return [(_instance(axis, ManifestSplitDimCondition), _CHUNK_COUNT(count)) for axis, count in _pairs(value)]
+    return [(_instance(axis, ManifestSplitDimCondition), CHUNK_COUNT(count)) for axis, count in _pairs(value)]
 
 
 def _pairs(value: Any) -> Sequence[tuple[Any, Any]]:
