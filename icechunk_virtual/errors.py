@@ -12,6 +12,7 @@ happened and what to do next. All of them pickle. The tree::
      |   |- InvalidRefName
      |   |- SnapshotNotFound
      |   |- NodeNotFound                 also a KeyError
+     |   |   '- MissingKey               also a FileNotFoundError
      |   |- NodeExists                   a node of the other type is at that path
      |   |- InvalidKey                   not a Zarr v3 key of the default chunk key encoding
      |   |- InvalidMetadata              a zarr.json that is not a legal array or group
@@ -56,7 +57,9 @@ if TYPE_CHECKING:
 
 
 def _restore(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    error = cls.__new__(cls, *args)
+    base = OSError if issubclass(cls, OSError) else Exception  # the one that lays out the object
+    error = base.__new__(cls, *args)
+    error.args = args
     error.__dict__.update(state)
     return error
 

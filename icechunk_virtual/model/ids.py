@@ -20,6 +20,7 @@ INITIAL_SNAPSHOT_ID = SnapshotId(bytes.fromhex("0b1cc8d6787580f0e33a6534"))
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {c: i for i, c in enumerate(_ALPHABET)} | {"O": 0, "I": 1, "L": 1}
+_VALUES |= {c.lower(): i for c, i in _VALUES.items()}
 
 
 def encode_id(raw: bytes) -> str:
@@ -44,9 +45,9 @@ def decode_id(text: str, size: int = OBJECT_ID_SIZE) -> bytes:
     if len(text) != nchars:
         raise ValueError(f"an id of {size} bytes has {nchars} characters, got {len(text)}: {text!r}")
     number = 0
-    for char in text.upper():
-        try:
-            number = (number << 5) | _VALUES[char]
-        except KeyError:
-            raise ValueError(f"not a Crockford base32 character: {char!r} in {text!r}") from None
+    for char in text:  # not text.upper(): that of some foreign letters is in the alphabet
+        value = _VALUES.get(char)
+        if value is None:
+            raise ValueError(f"not a Crockford base32 character: {char!r} in {text!r}")
+        number = (number << 5) | value
     return (number >> (nchars * 5 - size * 8)).to_bytes(size, "big")

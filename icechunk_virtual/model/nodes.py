@@ -7,6 +7,8 @@ Documents are kept byte for byte; only node type, shape, chunk grid and dimensio
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -16,6 +18,7 @@ from icechunk_virtual.model.ids import ManifestId, NodeId
 
 ROOT = "/"
 _U64_MAX = 2**64 - 1
+_READ = frozenset({"node_type", "shape", "chunk_grid", "dimension_names", "name", "configuration", "chunk_shape"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,14 @@ def parse_document(document: bytes, path: str) -> ArrayLayout | None:
         return InvalidMetadata(f"bad metadata for `{path}`: {reason}", path=path)
 
     try:
-        content = json.loads(document)
+        content = json.loads(str(document, "utf-8"), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise bad(f"zarr.json is not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise bad("zarr.json must hold a JSON object")
+    twice = _repeated(content)
+    if twice:
+        raise bad(f"{', '.join(sorted(twice))} given more than once")
     match content.get("node_type"):
         case "group":
             return None
@@ -119,16 +125,49 @@ def parse_document(document: bytes, path: str) -> ArrayLayout | None:
     return layout
 
 
+class _Repeating(dict[str, Any]):
+    """A JSON object in which names occur more than once; the last value stands."""
+
+    twice: frozenset[str]
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        content = _Repeating(content)
+        content.twice = frozenset(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+    return content
+
+
+def _repeated(content: dict[str, Any]) -> frozenset[str]:
+    """Names that we read and that are ambiguous; what else a document holds is not our business."""
+    grid = content.get("chunk_grid")
+    configuration = grid.get("configuration") if isinstance(grid, dict) else None
+    found = (part.twice for part in (content, grid, configuration) if isinstance(part, _Repeating))
+    return frozenset[str]().union(*found) & _READ
+
+
 def _lengths(value: Any) -> tuple[int, ...] | None:
     ok = isinstance(value, list) and all(type(n) is int and 0 <= n <= _U64_MAX for n in value)
     return tuple(value) if ok else None
 
 
-def _names(value: Any, ndim: int, bad: Any) -> tuple[str | None, ...] | None:
+def _names(value: Any, ndim: int, bad: Callable[[str], InvalidMetadata]) -> tuple[str | None, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(name is None or isinstance(name, str) for name in value):
         raise bad("`dimension_names` must be null or a list of texts and nulls")
     if len(value) != ndim:
         raise bad(f"{len(value)} dimension names for {ndim} dimensions")
+    if any(name and not _is_text(name) for name in value):
+        raise bad("a dimension name is not Unicode text")
     return tuple(name or None for name in value)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be stored: JSON can spell half of a surrogate pair, UTF-8 cannot."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
