@@ -15,7 +15,7 @@ from icechunk_virtual.containers.url import Location, check_location
 from icechunk_virtual.model.strings import Strings
 
 _ROOTS = 16  # so many different "scheme://host/" are looked for; locations below further ones are judged one by one
-_BLOCK_BYTES = 1 << 22  # how many bytes of text one step compares
+_BLOCK = 1 << 16  # locations that are judged in one step: bounds the memory
 
 # Bytes of a path that may change its meaning: control characters, escapes, backslashes, begin of query and fragment.
 # Of UTF-8, C2 begins the control characters U+0080 to U+009F (and harmless ones), E2 U+2028 and U+2029.
@@ -42,29 +42,38 @@ def match_prefixes(urls: Strings, prefixes: Sequence[Location]) -> NDArray[np.bo
     InvalidLocation
         Of the first location that is no legal one.
     """
-    canonical = [prefix.canonical for prefix in prefixes]
+    canonical = tuple(prefix.canonical for prefix in prefixes)
+    matches = np.zeros(len(urls), bool)
+    for start in range(0, len(urls), _BLOCK):
+        bounds = urls.bounds[start : start + _BLOCK + 1]
+        block = Strings(urls.data[bounds[0] : bounds[-1]], bounds - bounds[0])
+        matches[start : start + _BLOCK] = _match_block(block, canonical)
+    return matches
+
+
+def _match_block(urls: Strings, prefixes: tuple[str, ...]) -> NDArray[np.bool_]:
     matches = np.zeros(len(urls), bool)
     undecided = np.ones(len(urls), bool)
     plain: NDArray[np.bool_] | None = None
-    row = 0
     for _ in range(_ROOTS):
-        row += int(np.argmax(undecided[row:])) if row < len(urls) else 0
-        if row >= len(urls) or not undecided[row]:
+        row = int(np.argmax(undecided))
+        if not undecided[row]:
             return matches
         location = check_location(urls[row])
-        matches[row] = location.canonical.startswith(tuple(canonical))
+        matches[row] = location.canonical.startswith(prefixes)
         undecided[row] = False
-        if row + 1 < len(urls):
-            plain = _plain_paths(urls) if plain is None else plain
-            below = undecided & plain
-            below[below] = _start_with(urls, np.flatnonzero(below), location.root)
-            rows = np.flatnonzero(below)
-            for prefix in canonical:
-                if prefix.startswith(location.root) and len(rows):
-                    matches[rows] |= _start_with(urls, rows, prefix)
-            undecided[rows] = False
+        if not undecided.any():
+            return matches
+        # Plain texts below the canonical "scheme://host/" of this one are legal, and canonical as they are.
+        plain = _plain_paths(urls) if plain is None else plain
+        rows = np.flatnonzero(undecided & plain)
+        rows = rows[_start_with(urls, rows, location.root)]
+        for prefix in prefixes:
+            if prefix.startswith(location.root):
+                matches[rows] |= _start_with(urls, rows, prefix)
+        undecided[rows] = False
     for row in np.flatnonzero(undecided).tolist():
-        matches[row] = check_location(urls[row]).canonical.startswith(tuple(canonical))
+        matches[row] = check_location(urls[row]).canonical.startswith(prefixes)
     return matches
 
 
@@ -108,8 +117,5 @@ def _start_with(urls: Strings, rows: NDArray[np.int64], prefix: str) -> NDArray[
         return found
     windows = np.lib.stride_tricks.sliding_window_view(urls.data, len(wanted))
     starts = urls.bounds[:-1][rows[long_enough]]
-    step = max(1, _BLOCK_BYTES // len(wanted))
-    for a in range(0, len(starts), step):  # a step per _BLOCK_BYTES, not per text
-        equal = (windows[starts[a : a + step]] == wanted).all(axis=1)
-        found[long_enough[a : a + step]] = equal
+    found[long_enough] = (windows[starts] == wanted).all(axis=1)
     return found
