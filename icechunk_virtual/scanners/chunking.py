@@ -20,6 +20,8 @@ TARGET_BYTES = 8 * 2**20
 _SMALLEST = 1 / 16  # of the target: smaller pieces cost more requests than they save bytes
 _LARGEST = 4  # times the target: rather one large piece than a tail that has to be stored
 
+_MOST_DIVISORS = 1 << 20  # bounds the search on axes that only a damaged file declares
+
 ReadMany = Callable[[Sequence[tuple[int, int]]], Sequence[bytes]]
 """Reads (offset, length) ranges, like `Source.read_many`."""
 
@@ -67,7 +69,7 @@ def _piece(n: int, row: int, target: int) -> int:
 
 
 def _divisors(n: int) -> NDArray[np.int64]:
-    small = np.arange(1, math.isqrt(n) + 1)
+    small = np.arange(1, min(math.isqrt(n), _MOST_DIVISORS) + 1)
     small = small[n % small == 0]
     return np.unique(np.concatenate([small, n // small]))
 
