@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChunkContainer
-from icechunk_virtual.errors import IcechunkError
+from icechunk_virtual.errors import ContainerError
 from icechunk_virtual.model.checked import AwareDatetime, Checked, Union, Variant, member_of
 
 T = TypeVar("T")
@@ -337,7 +337,7 @@ def check_grants(
     ------
     TypeError
         Something else than `Credentials`.
-    IcechunkError
+    ContainerError
         Credentials of a kind that the container's store does not take.
     """
     checked: dict[str, AnyCredential | None] = {}
@@ -366,4 +366,4 @@ def _check_kind(container: VirtualChunkContainer, credentials: AnyCredential | N
             reason = f"{name} containers do not accept credentials, grant them with None"
         else:
             reason = f"{name} containers do not accept {type(credentials).__qualname__}"
-        raise IcechunkError(f"storage error: {reason} (container {container.url_prefix})", prefix=container.url_prefix)
+        raise ContainerError(f"storage error: {reason} (container {container.url_prefix})", prefix=container.url_prefix)

@@ -7,17 +7,29 @@ invalid: Unicode scripts and other properties besides general categories. Source
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn, TypeAlias
 
+from icechunk_virtual.repo.pattern_characters import (
+    ASCII_CLASSES,
+    PERL,
+    Test,
+    any_of,
+    category,
+    combine,
+    everything,
+    ignoring_case,
+    is_ascii_word,
+    is_space,
+    is_word,
+    negate,
+    one_of,
+)
+
 
 class InvalidPattern(Exception):
     """Not a pattern of the dialect."""
-
-
-Test: TypeAlias = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,77 +75,7 @@ _MAX_DEPTH = 64
 _MAX_LENGTH = 10_000
 _MAX_REPEAT = 1_000
 
-_CATEGORIES = {
-    "letter": "L", "cased_letter": "LC", "uppercase_letter": "Lu", "lowercase_letter": "Ll", "titlecase_letter": "Lt",
-    "modifier_letter": "Lm", "other_letter": "Lo", "mark": "M", "nonspacing_mark": "Mn", "spacing_mark": "Mc",
-    "enclosing_mark": "Me", "number": "N", "decimal_number": "Nd", "letter_number": "Nl", "other_number": "No",
-    "punctuation": "P", "connector_punctuation": "Pc", "dash_punctuation": "Pd", "open_punctuation": "Ps",
-    "close_punctuation": "Pe", "initial_punctuation": "Pi", "final_punctuation": "Pf", "other_punctuation": "Po",
-    "symbol": "S", "math_symbol": "Sm", "currency_symbol": "Sc", "modifier_symbol": "Sk", "other_symbol": "So",
-    "separator": "Z", "space_separator": "Zs", "line_separator": "Zl", "paragraph_separator": "Zp", "other": "C",
-    "control": "Cc", "format": "Cf", "surrogate": "Cs", "private_use": "Co", "unassigned": "Cn",
-}  # fmt: skip
-_SHORT_CATEGORIES = {short.lower(): short for short in _CATEGORIES.values()}
-
-
-def _is_word(char: str) -> bool:
-    category = unicodedata.category(char)
-    return category[0] in "LM" or category in ("Nd", "Nl", "Pc") or char in "\u200c\u200d"
-
-
-def _is_ascii_word(char: str) -> bool:
-    return char.isascii() and (char.isalnum() or char == "_")
-
-
-def _is_space(char: str) -> bool:
-    return char.isspace() and char not in "\x1c\x1d\x1e\x1f"
-
-
-def _is_digit(char: str) -> bool:
-    return char.isdecimal()
-
-
-def _everything(_char: str) -> bool:
-    return True
-
-
-def _one_of(chars: str) -> Test:
-    return lambda char: char in chars
-
-
-_PERL: dict[str, tuple[Test, Test]] = {  # letter: (Unicode, ASCII)
-    "d": (_is_digit, _one_of("0123456789")),
-    "s": (_is_space, _one_of(" \t\n\v\f\r")),
-    "w": (_is_word, _is_ascii_word),
-}
-_ASCII_CLASSES: dict[str, Test] = {
-    "alnum": str.isalnum, "alpha": str.isalpha, "ascii": str.isascii, "blank": _one_of(" \t"),
-    "cntrl": lambda c: c < " " or c == "\x7f", "digit": str.isdecimal, "graph": lambda c: "!" <= c <= "~",
-    "lower": str.islower, "print": lambda c: " " <= c <= "~",
-    "punct": lambda c: "!" <= c <= "~" and not c.isalnum(), "space": _one_of(" \t\n\v\f\r"), "upper": str.isupper,
-    "word": lambda c: c.isalnum() or c == "_", "xdigit": _one_of("0123456789abcdefABCDEF"),
-}  # fmt: skip
 _CONTROL = {"a": "\a", "f": "\f", "t": "\t", "n": "\n", "r": "\r", "v": "\v"}
-
-
-def _negate(test: Test) -> Test:
-    return lambda char: not test(char)
-
-
-def _any_of(tests: list[Test]) -> Test:
-    return lambda char: any(test(char) for test in tests)
-
-
-def _ignoring_case(test: Test) -> Test:
-    def folded(char: str) -> bool:
-        others = {char, char.lower(), char.upper(), char.casefold(), *_SAME_FOLD.get(char, "")}
-        return any(len(other) == 1 and test(other) for other in others)
-
-    return folded
-
-
-_SAME_FOLD = {"k": "\u212a", "K": "\u212a", "s": "\u017f", "S": "\u017f", "\u00e5": "\u212b", "\u00c5": "\u212b"}
-"""Characters whose fold is reached from the other side only: Kelvin sign, long s, Angstrom sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +152,7 @@ class _Parser:
     def _skip_blanks(self) -> None:
         """In verbose mode: white space and comments."""
         while self._flags.verbose and self._at < len(self._text):
-            if _is_space(self._peek()):
+            if is_space(self._peek()):
                 self._at += 1
             elif self._peek() == "#":
                 stop = self._text.find("\n", self._at)
@@ -255,10 +197,8 @@ class _Parser:
         char = self._next()
         if char != "{":
             return {"*": (0, None), "+": (1, None), "?": (0, 1)}[char]
-        first, comma, last = self._until("}").partition(",")
-        if self._flags.verbose:
-            first, last = first.strip(), last.strip()
-        low = self._number(first) if first or not comma else 0
+        first, comma, last = (part.strip() for part in self._until("}").partition(","))
+        low = self._number(first)
         if not comma:
             return low, low
         high = self._number(last) if last else None
@@ -322,7 +262,7 @@ class _Parser:
     # single characters and positions
 
     def _characters(self, test: Test) -> Characters:
-        return Characters(functools.lru_cache(256)(_ignoring_case(test) if self._flags.ignore_case else test))
+        return Characters(functools.lru_cache(256)(ignoring_case(test) if self._flags.ignore_case else test))
 
     def _single(self) -> Node:
         char = self._next()
@@ -334,12 +274,12 @@ class _Parser:
             return self._dot()
         if char in "^$":
             return self._line_edge(start=char == "^")
-        return self._characters(_one_of(char))
+        return self._characters(one_of(char))
 
     def _dot(self) -> Characters:
         if self._flags.dot_newline:
-            return Characters(_everything)
-        return Characters(_negate(_one_of("\r\n" if self._flags.crlf else "\n")))
+            return Characters(everything)
+        return Characters(negate(one_of("\r\n" if self._flags.crlf else "\n")))
 
     def _line_edge(self, *, start: bool) -> Assertion:
         if not self._flags.multi_line:
@@ -357,18 +297,18 @@ class _Parser:
         if char in "Az":
             return Assertion(_at_start if char == "A" else _at_end)
         test = self._class_escape(char)
-        return self._characters(test if test is not None else _one_of(self._literal_escape(char)))
+        return self._characters(test if test is not None else one_of(self._literal_escape(char)))
 
     def _word_boundary(self, kind: str) -> Callable[[str, int], bool]:
         if kind == "b" and self._peek() == "{":
             for name in ("start", "end", "start-half", "end-half"):
                 if self._take("{" + name + "}"):
                     kind = "b{" + name + "}"
-        is_word = _is_word if self._flags.unicode else _is_ascii_word
+        inside = is_word if self._flags.unicode else is_ascii_word
 
         def holds(text: str, position: int) -> bool:
-            before = position > 0 and is_word(text[position - 1])
-            after = position < len(text) and is_word(text[position])
+            before = position > 0 and inside(text[position - 1])
+            after = position < len(text) and inside(text[position])
             return {
                 "b": before != after,
                 "B": before == after,
@@ -382,14 +322,14 @@ class _Parser:
 
     def _class_escape(self, char: str) -> Test | None:
         """Of the letters d, s, w, p and their capitals."""
-        if char.lower() in _PERL:
-            test = _PERL[char.lower()][0 if self._flags.unicode else 1]
-            return _negate(test) if char.isupper() else test
+        if char.lower() in PERL:
+            test = PERL[char.lower()][0 if self._flags.unicode else 1]
+            return negate(test) if char.isupper() else test
         if char in "pP":
             if not self._flags.unicode:
                 self._fail("Unicode classes are switched off")
             test = self._property(self._until("}") if self._take("{") else self._next())
-            return _negate(test) if char == "P" else test
+            return negate(test) if char == "P" else test
         return None
 
     def _property(self, name: str) -> Test:
@@ -403,18 +343,13 @@ class _Parser:
                 break
         words = name.removeprefix("^").strip().lower().replace(" ", "_").replace("-", "_")
         if words == "any":
-            return _negate(_everything) if negated else _everything
+            return negate(everything) if negated else everything
         if words == "ascii":
-            return _negate(str.isascii) if negated else str.isascii
-        category = _CATEGORIES.get(words) or _SHORT_CATEGORIES.get(words)
-        if category is None:
+            return negate(str.isascii) if negated else str.isascii
+        test = category(words)
+        if test is None:
             self._fail("unsupported Unicode property")
-        members = ("Lu", "Ll", "Lt") if category == "LC" else (category,)
-
-        def test(char: str) -> bool:
-            return unicodedata.category(char).startswith(members)
-
-        return _negate(test) if negated else test
+        return negate(test) if negated else test
 
     def _literal_escape(self, char: str) -> str:
         if char in _CONTROL:
@@ -444,9 +379,9 @@ class _Parser:
         items: list[Test] = []
         self._skip_blanks()
         while self._take("-"):  # leading hyphens are literal
-            items.append(_one_of("-"))
+            items.append(one_of("-"))
         if not items and self._take("]"):
-            items.append(_one_of("]"))
+            items.append(one_of("]"))
         left: Test | None = None
         operator = ""
         while True:
@@ -457,12 +392,12 @@ class _Parser:
             if found is None:
                 items.append(self._bracket_item())
                 continue
-            left, operator, items = _combine(left, operator, _any_of(items)), found, []
-        test = _combine(left, operator, _any_of(items))
+            left, operator, items = combine(left, operator, any_of(items)), found, []
+        test = combine(left, operator, any_of(items))
         self._depth -= 1
         if self._flags.ignore_case:
-            test = _ignoring_case(test)
-        return _negate(test) if negated else test
+            test = ignoring_case(test)
+        return negate(test) if negated else test
 
     def _bracket_item(self) -> Test:
         if self._peek() == "[":
@@ -477,7 +412,7 @@ class _Parser:
             return first
         following = self._text[self._at + 1 : self._at + 2]
         if self._peek() != "-" or following in ("]", "-", ""):
-            return _one_of(first)
+            return one_of(first)
         self._at += 1
         self._skip_blanks()
         last = self._bracket_character()
@@ -499,10 +434,10 @@ class _Parser:
         stop = self._text.find(":]", self._at)
         name = self._text[self._at + 2 : stop] if stop > 0 else ""
         negated, name = name.startswith("^"), name.removeprefix("^")
-        if name not in _ASCII_CLASSES:
+        if name not in ASCII_CLASSES:
             return None
         self._at = stop + 2
-        member = _ASCII_CLASSES[name]
+        member = ASCII_CLASSES[name]
 
         def test(char: str) -> bool:
             return (char.isascii() and member(char)) != negated
@@ -516,16 +451,6 @@ def _stacked(node: Node) -> int:
     while isinstance(node, Repetition):
         node, depth = node.part, depth + 1
     return depth
-
-
-def _combine(left: Test | None, operator: str, right: Test) -> Test:
-    if left is None:
-        return right
-    if operator == "&&":
-        return lambda char: left(char) and right(char)
-    if operator == "--":
-        return lambda char: left(char) and not right(char)
-    return lambda char: left(char) != right(char)
 
 
 def _at_start(_text: str, position: int) -> bool:
