@@ -22,6 +22,7 @@ FLOORS = {
     "store": 3,
     "storage": 3,
     "credentials": 3,
+    "opening": 4,
     "writing": 4,
     "virtual": 4,
     "xarray": 4,
