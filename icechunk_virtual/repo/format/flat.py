@@ -125,7 +125,9 @@ class Table:
         if position is None:
             return default
         reader = {"B": _U8, "I": _U32, "Q": _U64}[code]
-        value: int = reader.unpack_from(self.buffer.data, self.buffer.check(position, reader.size, what, reader.size))[0]
+        value: int = reader.unpack_from(self.buffer.data, self.buffer.check(position, reader.size, what, reader.size))[
+            0
+        ]
         return value
 
     def struct(self, slot: int, size: int, what: str) -> bytes:

@@ -94,9 +94,10 @@ class BlockLayout:
 
     def fields(self, slot: int) -> NDArray[np.int64]:
         """Position in the block of each row's field, int64 (rows,)."""
-        units, per = self._units(slot)
+        _, per = self._units(slot)
         j, p = np.divmod(np.arange(self.rows), self.phases)
-        return self.columns[slot] + (p // per) * 4 * self.rows + 4 * self.phases * j + self.sizes[slot] * (p % per)
+        within: NDArray[np.int64] = p // per * 4 * self.rows + 4 * self.phases * j + self.sizes[slot] * (p % per)
+        return self.columns[slot] + within
 
     def _units(self, slot: int) -> tuple[int, int]:
         """Number of columns that a slot is split into, and of neighbouring phases in each."""

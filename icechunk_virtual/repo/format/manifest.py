@@ -16,7 +16,9 @@ from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.model.strings import Strings
 from icechunk_virtual.repo.format.envelope import MAX_FLATBUFFER, FileType, unwrap
 from icechunk_virtual.repo.format.flat import Buffer, Table
-from icechunk_virtual.repo.format.flat_columns import Places, Tables, texts_at
+from icechunk_virtual.repo.format.flat_columns import Places, Tables
+from icechunk_virtual.repo.format.flat_rows import coordinates, order_of, pointed_at
+from icechunk_virtual.repo.format.flat_texts import texts_at
 from icechunk_virtual.repo.format.manifest_encode import (
     CHUNK_ID,
     ETAG,
@@ -35,7 +37,6 @@ from icechunk_virtual.repo.format.manifest_encode import (
 __all__ = ["MAX_APPARENT_SIZE", "MAX_TABLES", "Manifest", "apparent_size", "decode_manifest", "encode_manifest"]
 
 _ROW_BYTES = 42  # least that a reference counts towards the readers' limit
-_COORD_BYTES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +85,7 @@ def decode_manifest(data: bytes, *, file: str) -> Manifest:
     root = buffer.root()
     id = ManifestId(root.struct(0, OBJECT_ID_SIZE, "the manifest's id"))
     nodes, starts, counts = _arrays(buffer, root)
-    places = _ref_places(buffer, starts, counts)
-    refs = _decode(buffer, places, counts)
+    refs = _decode(buffer, pointed_at(buffer, starts, counts), counts)
     unique_tables = sum(r.nbytes - r.locations.nbytes - r.chunk_ids.nbytes - len(r.heap) for r in refs)
     shared = refs[0].locations.nbytes + refs[0].chunk_ids.nbytes + max(len(r.heap) for r in refs) if refs else 0
     order = sorted(range(len(nodes)), key=nodes.__getitem__)
@@ -111,33 +111,18 @@ def _arrays(buffer: Buffer, root: Table) -> tuple[list[NodeId], NDArray[np.int64
     nodes = [NodeId(raw[i : i + NODE_ID_SIZE]) for i in range(0, len(raw), NODE_ID_SIZE)]
     if len(set(nodes)) != len(nodes):
         raise buffer.corrupt("an array is listed twice", start)
-    vectors = arrays.follow(1, "an array's references")
-    counts = vectors.read("<u4", "an array's references").astype(np.int64)
-    starts = vectors.positions() + 4
-    Places(buffer, starts + 4 * counts, 0, len(starts))._check(0, 1, "an array's references")
+    starts, counts = arrays.vectors(1, 4, "an array's references")
     total = int(counts.sum())
     if total * _ROW_BYTES > MAX_APPARENT_SIZE:
         raise buffer.corrupt(f"{total} references are more than any reader takes", start)
     return nodes, starts, counts
 
 
-def _ref_places(buffer: Buffer, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> Places:
-    """Places of the references of all arrays, array by array."""
-    if len(counts) == 1:
-        own = np.arange(int(starts[0]), int(starts[0] + 4 * counts[0]), 4)
-        offsets = buffer.view("<u4")[int(starts[0]) // 4 :][: int(counts[0])]
-    else:
-        before = np.cumsum(counts) - counts
-        own = 4 * np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(starts - 4 * before, counts)
-        offsets = buffer.view("<u4").take(own >> 2, mode="clip") if len(own) else np.zeros(0, "<u4")
-    return Places.at(buffer, own + offsets)
-
-
 def _decode(buffer: Buffer, places: Places, counts: NDArray[np.int64]) -> list[ChunkRefs]:
     """The references of each array."""
     rows = Tables.at(places, 8, "a chunk reference")
     n = len(rows)
-    coords = _coordinates(buffer, rows, counts)
+    coords = coordinates(rows, INDEX, counts, "a chunk's index")
     kind = _kinds(buffer, rows)
     offset = rows.numbers(OFFSET, "<u8", "a chunk's offset")
     length = rows.numbers(LENGTH, "<u8", "a chunk's length")
@@ -169,74 +154,10 @@ def _sorted(
     heap: bytes,
 ) -> ChunkRefs:
     """References with their coordinates in order; of repeated ones the first stands."""
-    rows = _order(coords)
+    rows = order_of(coords)
     if rows is not None:
         coords, kind, source, offset, length = (c[rows] for c in (coords, kind, source, offset, length))
     return ChunkRefs._trusted(coords, kind, source, offset, length, locations, chunk_ids, heap)
-
-
-def _order(coords: NDArray[np.uint32]) -> NDArray[np.int64] | None:
-    """Rows in the order of their coordinates, the first of equal ones; ``None`` when they are in order already."""
-    n, ndim = coords.shape
-    if n < 2:
-        return None
-    undecided: NDArray[np.bool_] = np.ones(n - 1, bool)
-    in_order = True
-    for axis in range(ndim):
-        before, after = coords[:-1, axis], coords[1:, axis]
-        if axis == 0:
-            in_order = bool((before <= after).all())
-            undecided = before == after
-        else:
-            in_order = not bool((undecided & (after < before)).any())
-            undecided = undecided & (before == after)
-        if not in_order:
-            break
-    if in_order and not undecided.any():
-        return None
-    order = np.lexsort(coords.T[::-1]) if ndim else np.zeros(1, np.int64)
-    ordered = coords[order]
-    first = np.ones(len(order), bool)
-    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
-    return np.asarray(order[first], np.int64)
-
-
-def _coordinates(buffer: Buffer, rows: Tables, counts: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
-    """Chunk grid coordinates of each array, uint32 (n, ndim), column by column."""
-    what = "a chunk's index"
-    if not len(rows):
-        return [np.empty((0, 0), np.uint32)] * len(counts)
-    vectors = rows.follow(INDEX, what)
-    ranks = vectors.read("<u4", what)
-    if (ranks == ranks[0]).all():
-        whole = _elements(vectors, int(ranks[0]), len(rows), buffer)
-        if len(counts) == 1:
-            return [whole]
-        bounds = np.concatenate([[0], np.cumsum(counts)]).tolist()
-        return [whole[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-    if int(ranks.sum(dtype=np.int64)) * _COORD_BYTES > MAX_APPARENT_SIZE:
-        raise buffer.corrupt("more coordinates than any reader takes", int(vectors.first[0]))
-    arrays, start = [], 0
-    for count in counts.tolist():
-        own = ranks[start : start + count]
-        if count and (own != own[0]).any():
-            bad = start + int(np.argmax(own != own[0]))
-            raise buffer.corrupt("chunk indices of different ranks in one array", int(vectors.positions()[bad]))
-        places = vectors.take(np.arange(start, start + count))
-        arrays.append(_elements(places, int(own[0]) if count else 0, count, buffer))
-        start += count
-    return arrays
-
-
-def _elements(vectors: Places, ndim: int, n: int, buffer: Buffer) -> NDArray[np.uint32]:
-    """The first `ndim` elements of `n` vectors of u32, uint32 (n, ndim)."""
-    if n * ndim * _COORD_BYTES > MAX_APPARENT_SIZE:
-        raise buffer.corrupt("more coordinates than any reader takes", int(vectors.first[0]))
-    vectors.moved(4 * ndim).read("<u4", "a chunk's index")  # all of each vector is inside
-    coords = np.empty((n, ndim), np.uint32, order="F")
-    for axis in range(ndim):
-        coords[:, axis] = vectors.moved(4 + 4 * axis).read("<u4", "a chunk's index")
-    return coords
 
 
 def _kinds(buffer: Buffer, rows: Tables) -> NDArray[np.uint8]:
@@ -262,7 +183,7 @@ def _locations(buffer: Buffer, rows: Tables, kind: NDArray[np.uint8], source: ND
     if not len(virtual):
         return Locations.of(())
     urls, row = texts_at(buffer, virtual.follow_each(LOCATION, "a location"), "a location", MAX_FLATBUFFER)
-    etags, seconds = Strings.repeated("", len(urls)), np.zeros(len(urls), np.uint32)
+    etags, seconds = Strings.repeated("", len(urls)), np.zeros(len(urls), np.int64)
     tagged = virtual.rows(ETAG)
     if tagged.any() or virtual.has(LAST_MODIFIED).any():
         modified = virtual.numbers(LAST_MODIFIED, "<u4", "a location's last modification")
@@ -274,18 +195,13 @@ def _locations(buffer: Buffer, rows: Tables, kind: NDArray[np.uint8], source: ND
             )
             tags = Strings.concat([tags, texts])
             tag[tagged] = number + 1
-        first, row = _distinct((row, tag, modified.astype(np.int64)))
-        urls, etags, seconds = urls.take(row_of(first, 0)), tags.take(row_of(first, 1)), row_of(first, 2)
+        (url, tag, seconds), row = _distinct((row, tag, modified.astype(np.int64)))
+        urls, etags = urls.take(url), tags.take(tag)
     if mask is None:
         source[:] = row
     else:
         source[mask] = row
     return Locations(urls, etags, seconds.astype(np.uint32))
-
-
-def row_of(columns: tuple[NDArray[np.int64], ...], number: int) -> NDArray[np.int64]:
-    """Column of a tuple of columns."""
-    return columns[number]
 
 
 def _distinct(columns: tuple[NDArray[np.int64], ...]) -> tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]:
@@ -324,10 +240,7 @@ def _payloads(
     mask, inline = _chosen(rows, kind, ChunkKind.INLINE)
     if not len(inline):
         return b""
-    vectors = inline.follow(INLINE, "an inline chunk")
-    lengths = vectors.read("<u4", "an inline chunk").astype(np.int64)
-    starts = vectors.positions() + 4
-    Places(buffer, starts + lengths, 0, len(starts))._check(0, 1, "an inline chunk")
+    starts, lengths = inline.vectors(INLINE, 1, "an inline chunk")
     where = slice(None) if mask is None else mask
     offset[where] = starts
     length[where] = lengths

@@ -20,7 +20,7 @@ from icechunk_virtual.model.strings import Strings
 from icechunk_virtual.repo.format.envelope import DEFAULT_LEVEL, MAX_FLATBUFFER, FileType, wrap
 from icechunk_virtual.repo.format.flat import FILE_IDENTIFIER
 from icechunk_virtual.repo.format.flat_blocks import BlockLayout, BlockWriter, align
-from icechunk_virtual.repo.format.flat_columns import copy_ranges
+from icechunk_virtual.repo.format.flat_texts import copy_ranges
 
 # Slots of ChunkRef
 INDEX, INLINE, OFFSET, LENGTH, CHUNK_ID, LOCATION, ETAG, LAST_MODIFIED = range(8)
@@ -59,9 +59,7 @@ def apparent_size(refs: ChunkRefs) -> int:
     return total
 
 
-def encode_manifest(
-    id: ManifestId, arrays: Sequence[tuple[NodeId, ChunkRefs]], *, level: int = DEFAULT_LEVEL
-) -> bytes:
+def encode_manifest(id: ManifestId, arrays: Sequence[tuple[NodeId, ChunkRefs]], *, level: int = DEFAULT_LEVEL) -> bytes:
     """A complete manifest file.
 
     Parameters
@@ -317,7 +315,7 @@ def _texts(refs: ChunkRefs, slots: list[int]) -> tuple[Strings, dict[int, NDArra
 def _place_texts(
     layout: BlockLayout, start: int, texts: Strings, uses: dict[int, NDArray[np.int64]]
 ) -> tuple[int, dict[int, NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]], int]:
-    """Decide where the texts go: stride of the blocks, position per row and slot, (text, position) of each copy, end."""
+    """Where the texts go: stride of the blocks, position per row and slot, (text, position) of each copy, end."""
     k = len(texts)
     sizes = (texts.lengths + 5 + 3) // 4 * 4  # u32 length, bytes, NUL, padding
     runs = {slot: _runs(use, layout.rows) for slot, use in uses.items()}

@@ -16,7 +16,7 @@ _MAX_DEPTH = 128
 
 
 def normalise(value: Any) -> Any:
-    """What a value becomes when it is stored: NaN and infinities ``None``, tuples and bytes lists, huge integers floats.
+    """What a value becomes when stored: NaN and infinities ``None``, tuples and bytes lists, huge integers floats.
 
     Raises
     ------

@@ -1,0 +1,211 @@
+"""Writing snapshots (section 4.3): from nodes, or from an earlier snapshot and the nodes that changed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icechunk_virtual.errors import TooLargeForFormat
+from icechunk_virtual.model.ids import OBJECT_ID_SIZE, SnapshotId
+from icechunk_virtual.model.nodes import ArrayNode, Node
+from icechunk_virtual.repo.format.envelope import DEFAULT_LEVEL, MAX_FLATBUFFER, FileType, wrap
+from icechunk_virtual.repo.format.flat import FILE_IDENTIFIER
+from icechunk_virtual.repo.format.metadata_values import pack
+from icechunk_virtual.repo.format.snapshot_nodes import NODE_AT, encode_node
+from icechunk_virtual.repo.format.snapshot_view import MANIFEST_FILE, ManifestFile, Snapshot
+
+MAX_TABLES = 50_000_000
+"""Tables per snapshot that icechunk 1.1.15 and later read."""
+MAX_TABLES_OLD = 500_000
+"""Tables per snapshot that icechunk up to 1.1.14 reads; see `count_tables`."""
+
+_TABLE = 32  # position of the root table, which begins with the distance to the vtable at 8
+_VTABLE = struct.pack("<9H", 18, 52, 4, 16, 28, 32, 40, 44, 48)
+_ROOT_VTABLE = struct.pack("<9H", 18, 52, 4, 0, 28, 32, 40, 44, 48)  # without a parent
+_FIELDS = struct.Struct("<i12s12sIQIII")  # distance, id, parent, nodes, time, message, metadata, manifest files
+_ITEM_VTABLE = struct.pack("<4H", 8, 12, 4, 8)
+
+
+def count_tables(nodes: Iterable[Node]) -> int:
+    """Tables that nodes take in a snapshot: 2 each, 1 per reference to a manifest and per dimension name."""
+    return sum(
+        2 + (len(node.manifests) + len(node.layout.dimension_names or ()) if isinstance(node, ArrayNode) else 0)
+        for node in nodes
+    )
+
+
+def encode_snapshot(
+    *,
+    id: SnapshotId,
+    parent_id: SnapshotId | None,
+    flushed_at_us: int,
+    message: str,
+    metadata: Mapping[str, Any],
+    nodes: Iterable[Node],
+    manifest_files: Iterable[ManifestFile],
+    level: int = DEFAULT_LEVEL,
+) -> bytes:
+    """A complete snapshot file.
+
+    Parameters
+    ----------
+    nodes
+        In the order of the UTF-8 bytes of their paths.
+    manifest_files
+        Every manifest that a node refers to, once, in any order.
+    metadata
+        JSON values; others as in `metadata_values.normalise`.
+
+    Raises
+    ------
+    ValueError
+        Nodes out of order or repeated, an id of a wrong length.
+    TypeError
+        Metadata that JSON has no counterpart for.
+    TooLargeForFormat
+        More bytes than readers take.
+    """
+    head = _Head(id, parent_id, flushed_at_us, message, metadata, manifest_files)
+    blobs = [encode_node(node) for node in _in_order(nodes)]
+    return _assemble(head, blobs, np.array([len(blob) for blob in blobs], np.int64), level)
+
+
+def encode_changed_snapshot(
+    base: Snapshot,
+    *,
+    id: SnapshotId,
+    parent_id: SnapshotId | None,
+    flushed_at_us: int,
+    message: str,
+    metadata: Mapping[str, Any],
+    changed: Mapping[str, Node | None],
+    manifest_files: Iterable[ManifestFile],
+    level: int = DEFAULT_LEVEL,
+) -> bytes:
+    """The nodes of `base` with some of them exchanged, added or (``None``) removed, as a complete snapshot file.
+
+    The result is that of `encode_snapshot` for those nodes. Of a snapshot that this library wrote, the bytes of the
+    other nodes are copied; the nodes of others are encoded anew. Parameters and errors as `encode_snapshot`.
+    """
+    head = _Head(id, parent_id, flushed_at_us, message, metadata, manifest_files)
+    order = sorted(changed, key=lambda path: path.encode("utf-8"))
+    if any(node is not None and node.path != path for path, node in changed.items()):
+        raise ValueError("a changed node has another path than its key")
+    bounds = base.blob_bounds
+    if bounds is None:
+        blobs = [encode_node(node) for node in _in_order(_overlaid(base, changed, order))]
+        return _assemble(head, blobs, np.array([len(blob) for blob in blobs], np.int64), level)
+    pieces: list[bytes | memoryview] = []
+    sizes: list[NDArray[np.int64]] = []
+    copied = 0
+    for path in [*order, None]:  # a step per changed node
+        row, found = (base.num_nodes, False) if path is None else base.find_row(path)
+        if row > copied:
+            pieces.append(base.blob_bytes(copied, row))
+            sizes.append(np.diff(bounds[copied : row + 1]))
+        copied = row + found
+        node = None if path is None else changed[path]
+        if node is not None:
+            pieces.append(encode_node(node))
+            sizes.append(np.array([len(pieces[-1])], np.int64))
+    return _assemble(head, pieces, np.concatenate([np.zeros(0, np.int64), *sizes]), level)
+
+
+def _in_order(nodes: Iterable[Node]) -> Iterator[Node]:
+    last = b""
+    for node in nodes:
+        path = node.path.encode("utf-8")
+        if path <= last:
+            raise ValueError(f"node `{node.path}` is repeated or out of order")
+        last = path
+        yield node
+
+
+def _overlaid(base: Snapshot, changed: Mapping[str, Node | None], order: list[str]) -> Iterator[Node]:
+    """Nodes of a snapshot that was written by others, with changes, sorted even where `base` is not."""
+    kept = (node for node in base.nodes() if node.path not in changed)
+    new = (node for path in order if (node := changed[path]) is not None)
+    return iter(sorted([*kept, *new], key=lambda node: node.path.encode("utf-8")))
+
+
+class _Head:
+    """Everything of a snapshot but its nodes."""
+
+    def __init__(
+        self,
+        id: SnapshotId,
+        parent_id: SnapshotId | None,
+        flushed_at_us: int,
+        message: str,
+        metadata: Mapping[str, Any],
+        manifest_files: Iterable[ManifestFile],
+    ) -> None:
+        if len(id) != OBJECT_ID_SIZE or (parent_id is not None and len(parent_id) != OBJECT_ID_SIZE):
+            raise ValueError(f"a snapshot id has {OBJECT_ID_SIZE} bytes")
+        if not all(isinstance(name, str) for name in metadata):
+            raise TypeError("names of metadata: object cannot be cast as 'str'")
+        self.id, self.parent_id, self.flushed_at_us = id, parent_id, flushed_at_us
+        self.message = message.encode("utf-8")
+        self.items = sorted((name.encode("utf-8"), pack(value)) for name, value in metadata.items())
+        files = sorted(manifest_files, key=lambda file: file.id)
+        if len({file.id for file in files}) != len(files):
+            raise ValueError("a manifest is listed twice")
+        self.files = np.zeros(len(files), MANIFEST_FILE)
+        for name in ("size_bytes", "num_chunk_refs"):
+            self.files[name] = [getattr(file, name) for file in files]
+        self.files["id"] = np.frombuffer(b"".join(file.id for file in files), "V12")
+
+    def encode(self, num_nodes: int) -> tuple[bytearray, int]:
+        """The beginning of the file, to a multiple of 8; position of the first element of the vector of nodes."""
+        files = _TABLE + _FIELDS.size  # 84: the structs behind the count are at a multiple of 8, as they must
+        out = bytearray(files) + struct.pack("<I", len(self.files)) + self.files.tobytes()
+        message = len(out)
+        out += struct.pack("<I", len(self.message)) + self.message + b"\0"
+        metadata = self._append_metadata(out)
+        out += bytes(-len(out) % 4)
+        nodes = len(out)
+        out += struct.pack("<I", num_nodes)
+        out += bytes(4 * num_nodes)
+        out += bytes(-len(out) % 8)
+        struct.pack_into("<I4s", out, 0, _TABLE, FILE_IDENTIFIER)
+        out[8:26] = _VTABLE if self.parent_id is not None else _ROOT_VTABLE
+        offsets = [
+            target - _TABLE - field
+            for target, field in zip((nodes, message, metadata, files), (28, 40, 44, 48), strict=True)
+        ]
+        parent = self.parent_id or bytes(OBJECT_ID_SIZE)
+        _FIELDS.pack_into(out, _TABLE, _TABLE - 8, self.id, parent, offsets[0], self.flushed_at_us, *offsets[1:])
+        return out, nodes + 4
+
+    def _append_metadata(self, out: bytearray) -> int:
+        """Append the vector of properties and their tables; returns its position."""
+        out += bytes(-len(out) % 4)
+        vector = len(out)
+        out += struct.pack("<I", len(self.items)) + bytes(4 * len(self.items))
+        vtable = len(out)
+        out += _ITEM_VTABLE
+        for i, (name, value) in enumerate(self.items):
+            table = len(out)
+            struct.pack_into("<I", out, vector + 4 + 4 * i, table - (vector + 4 + 4 * i))
+            text = struct.pack("<I", len(name)) + name + b"\0"
+            text += bytes(-len(text) % 4)
+            out += struct.pack("<iII", table - vtable, 8, 4 + len(text)) + text + struct.pack("<I", len(value)) + value
+            out += bytes(-len(out) % 4)
+        return vector
+
+
+def _assemble(head: _Head, pieces: Sequence[bytes | memoryview], sizes: NDArray[np.int64], level: int) -> bytes:
+    """The file: the head, and blobs of nodes of the given sizes."""
+    out, elements = head.encode(len(sizes))
+    start = len(out)
+    total = start + int(sizes.sum())
+    if total > MAX_FLATBUFFER:
+        raise TooLargeForFormat(f"a snapshot of {total} bytes; readers take at most {MAX_FLATBUFFER}")
+    tables = start + np.cumsum(sizes) - sizes + NODE_AT
+    own = elements + 4 * np.arange(len(sizes))
+    out[elements : elements + 4 * len(sizes)] = (tables - own).astype("<u4").tobytes()
+    return wrap(FileType.SNAPSHOT, b"".join([out, *pieces]), level=level)

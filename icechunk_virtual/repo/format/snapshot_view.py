@@ -1,0 +1,271 @@
+"""Reading snapshots (section 4.3) as a view on the file: opening one costs nothing per node.
+
+Nodes are sorted by the bytes of their paths, so looking one up is a bisection, and everything below a group is one
+run of nodes. Writing is in `snapshot_encode`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icechunk_virtual.model.ids import NODE_ID_SIZE, OBJECT_ID_SIZE, ManifestId, NodeId, SnapshotId
+from icechunk_virtual.model.nodes import Node
+from icechunk_virtual.repo.format.envelope import FileType, unwrap
+from icechunk_virtual.repo.format.flat import Buffer, Table
+from icechunk_virtual.repo.format.flat_columns import Places, Tables
+from icechunk_virtual.repo.format.metadata_values import unpack
+from icechunk_virtual.repo.format.snapshot_nodes import BLOB_MARK, ID, NODE_AT, decode_node, node_path
+
+# Slots of Snapshot
+SNAPSHOT_ID, PARENT_ID, NODES, FLUSHED_AT, MESSAGE, METADATA, MANIFEST_FILES = range(7)
+
+MANIFEST_FILE = np.dtype(
+    {
+        "names": ["id", "size_bytes", "num_chunk_refs"],
+        "formats": ["V12", "<u8", "<u4"],
+        "offsets": [0, 16, 24],
+        "itemsize": 32,
+    }
+)
+"""ManifestFileInfo (section 4.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """A manifest that some node of a snapshot refers to: id, bytes of the whole object, references in it."""
+
+    id: ManifestId
+    size_bytes: int
+    num_chunk_refs: int
+
+
+class Snapshot:
+    """One version of a hierarchy.
+
+    Attributes
+    ----------
+    id : SnapshotId
+    parent_id : SnapshotId or None
+        ``None`` for the root of a history.
+    flushed_at_us : int
+        Microseconds since 1970-01-01 UTC.
+    message : str
+    metadata : dict
+        Commit properties, JSON values.
+    num_nodes : int
+    nbytes : int
+        Memory in bytes.
+    """
+
+    def __init__(self, buffer: Buffer) -> None:
+        root = buffer.root()
+        self._buffer = buffer
+        self.id = SnapshotId(root.struct(SNAPSHOT_ID, OBJECT_ID_SIZE, "the snapshot's id"))
+        has_parent = root.field(PARENT_ID) is not None
+        self.parent_id = SnapshotId(root.struct(PARENT_ID, OBJECT_ID_SIZE, "the parent's id")) if has_parent else None
+        self.flushed_at_us = root.scalar(FLUSHED_AT, "Q", "the time of the snapshot")
+        self.message = root.text(MESSAGE, "the message")
+        self.metadata = _metadata(root)
+        self._tables = _node_tables(root)
+        self.num_nodes = len(self._tables)
+        self._files = _manifest_files(root)
+        self.nbytes = buffer.size + self._tables.nbytes
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.num_nodes} nodes, {len(self._files)} manifests, {self.message!r})"
+
+    # -- nodes ---------------------------------------------------------------------------------------------------
+
+    def _table(self, row: int) -> Table:
+        return self._buffer.table(int(self._tables[row]))
+
+    def _path(self, row: int) -> bytes:
+        return node_path(self._table(row))
+
+    def _bisect(self, path: bytes, low: int = 0) -> int:
+        """First row from `low` on whose path is not below `path`."""
+        high = self.num_nodes
+        while low < high:
+            middle = (low + high) // 2
+            if self._path(middle) < path:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def find_row(self, path: str) -> tuple[int, bool]:
+        """Where a path is or would be among the nodes, and whether it is there."""
+        encoded = path.encode("utf-8", "surrogatepass")
+        row = self._bisect(encoded)
+        return row, row < self.num_nodes and self._path(row) == encoded
+
+    def find(self, path: str) -> Node | None:
+        """The node at a path, ``None`` if there is none.
+
+        Raises
+        ------
+        CorruptFile
+            As all methods that look at nodes: the bytes of a node are damaged.
+        """
+        row, found = self.find_row(path)
+        return decode_node(self._table(row)) if found else None
+
+    def nodes(self, start: str = "/") -> Iterator[Node]:
+        """All nodes from the path `start` on, in the order of the bytes of their paths."""
+        first = 0 if start == "/" else self._bisect(start.encode("utf-8", "surrogatepass"))
+        for row in range(first, self.num_nodes):
+            yield decode_node(self._table(row))
+
+    def subtree(self, path: str) -> Iterator[Node]:
+        """The node at `path`, if there is one, and all nodes below it, in path order."""
+        encoded = path.encode("utf-8", "surrogatepass")
+        row = self._bisect(encoded)
+        if row < self.num_nodes and self._path(row) == encoded:
+            yield decode_node(self._table(row))
+            row += 1
+        inside = encoded if encoded.endswith(b"/") else encoded + b"/"
+        row = self._bisect(inside, row)  # between `/a` and `/a/b` there may be `/a-b`
+        while row < self.num_nodes and self._path(row).startswith(inside):
+            yield decode_node(self._table(row))
+            row += 1
+
+    def children(self, path: str) -> Iterator[str]:
+        """Names of the nodes directly below `path`, in path order; subtrees are skipped over."""
+        encoded = path.encode("utf-8", "surrogatepass")
+        inside = encoded if encoded.endswith(b"/") else encoded + b"/"
+        row = self._bisect(inside)
+        while row < self.num_nodes:
+            found = self._path(row)
+            if not found.startswith(inside):
+                return
+            name, slash, _ = found[len(inside) :].partition(b"/")
+            if slash:
+                row = self._bisect(inside + name + b"0", row + 1)  # "0" follows "/": behind everything below `name`
+                continue
+            if name:
+                yield self._buffer.text(self._table(row).follow(1, "a node's path"), "a node's path")[
+                    len(path.rstrip("/")) + 1 :
+                ]
+            row += 1
+
+    def paths_of(self, ids: Iterable[NodeId]) -> dict[NodeId, str]:
+        """Paths of nodes by id; ids that are not in this snapshot are left out."""
+        wanted = {int.from_bytes(id, "little"): id for id in ids}
+        if not wanted or not self.num_nodes:
+            return {}
+        rows = np.flatnonzero(np.isin(self._ids, np.fromiter(wanted, np.uint64, len(wanted))))
+        return {wanted[int(self._ids[row])]: self._table(row).text(1, "a node's path") for row in rows.tolist()}
+
+    @functools.cached_property
+    def _ids(self) -> NDArray[np.uint64]:
+        """Ids of all nodes as numbers, uint64 (num_nodes,)."""
+        tables = Tables.at(Places.at(self._buffer, self._tables), 1, "a node")
+        ids = tables.field(ID, "a node's id").read_bytes(NODE_ID_SIZE, "a node's id")
+        return np.ascontiguousarray(ids).view("<u8")[:, 0]
+
+    # -- manifests -----------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def manifest_files(self) -> tuple[ManifestFile, ...]:
+        """Every manifest that a node refers to."""
+        return tuple(self._manifest_file(row) for row in range(len(self._files)))
+
+    def _manifest_file(self, row: int) -> ManifestFile:
+        info = self._files[row]
+        return ManifestFile(ManifestId(info["id"].tobytes()), int(info["size_bytes"]), int(info["num_chunk_refs"]))
+
+    @functools.cached_property
+    def _file_order(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
+        ids = np.ascontiguousarray(self._files["id"]).view(
+            "S12"
+        )  # all of one length: the zeros that S drops do not matter
+        order = np.argsort(ids, kind="stable")
+        return ids[order], order
+
+    def manifest_file(self, id: ManifestId) -> ManifestFile | None:
+        """What is known about a manifest, ``None`` if it is not of this snapshot."""
+        ids, order = self._file_order
+        row = int(np.searchsorted(ids, np.bytes_(id)))
+        if row == len(ids) or ids[row].ljust(OBJECT_ID_SIZE, b"\0") != id:
+            return None
+        return self._manifest_file(int(order[row]))
+
+    # -- for the next snapshot -----------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def blob_bounds(self) -> NDArray[np.int64] | None:
+        """Bounds of the nodes' blobs, int64 (num_nodes + 1,); ``None`` if the file is not laid out as we write it."""
+        starts = self._tables - NODE_AT
+        if not len(starts):
+            return np.zeros(1, np.int64)
+        if (starts < 0).any() or (starts % 8).any():
+            return None
+        words = self._buffer.view("<u4")
+        ends = starts + words[starts // 4 + 1]
+        marked = (words[starts // 4] == BLOB_MARK).all()
+        if not marked or (ends[:-1] != starts[1:]).any() or ends[-1] > self._buffer.size:
+            return None
+        return np.append(starts, ends[-1:])
+
+    def blob_bytes(self, first: int, last: int) -> memoryview:
+        """The blobs of the nodes of rows `first` to `last` - 1."""
+        bounds = self.blob_bounds
+        if bounds is None:
+            raise ValueError("this snapshot is not laid out in blobs")
+        return memoryview(self._buffer.data)[bounds[first] : bounds[last]]
+
+    def node_at(self, row: int) -> Node:
+        """The node of a row."""
+        return decode_node(self._table(row))
+
+
+def decode_snapshot(data: bytes, *, file: str) -> Snapshot:
+    """Read a snapshot file.
+
+    Parameters
+    ----------
+    file
+        Key in the repository, for messages.
+
+    Raises
+    ------
+    CorruptFile
+        Damaged or no snapshot. Damage inside a node is found when the node is looked at.
+    UnsupportedFormat
+        Another format version.
+    """
+    kind = FileType.SNAPSHOT
+    return Snapshot(Buffer(unwrap(data, file_type=kind, file=file), file=file, kind=kind.label))
+
+
+def _metadata(root: Table) -> dict[str, Any]:
+    metadata = {}
+    for item in root.tables(METADATA, "the metadata"):
+        name = item.text(0, "the name of a property")
+        try:
+            metadata[name] = unpack(item.bytes(1, "the value of a property"))
+        except ValueError as error:
+            raise root.buffer.corrupt(f"property `{name}`: {error}", item.position) from None
+    return metadata
+
+
+def _node_tables(root: Table) -> NDArray[np.int64]:
+    """Positions of the nodes' tables, checked to be inside the file."""
+    start, count = root.vector(NODES, 4, 4, "the vector of nodes")
+    offsets = root.buffer.view("<u4")[start // 4 : start // 4 + count]
+    tables = np.arange(start, start + 4 * count, 4, dtype=np.int64) + offsets
+    Places(root.buffer, tables, 0, count).read("<i4", "a node")
+    return tables
+
+
+def _manifest_files(root: Table) -> NDArray[Any]:
+    start, count = root.vector(MANIFEST_FILES, MANIFEST_FILE.itemsize, 8, "the list of manifests")
+    if not count:
+        return np.empty(0, MANIFEST_FILE)
+    return np.frombuffer(root.buffer.data, MANIFEST_FILE, count, start)
