@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icechunk_virtual.errors import ConflictError, IcechunkError, NothingToCommit, ReadOnlyError, RefNotFound
-from icechunk_virtual.model.chunk_refs import ChunkRefs
-from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ManifestId, NodeId, SnapshotId, encode_id
+from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
+from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, NodeId, SnapshotId, encode_id
 from icechunk_virtual.model.nodes import ArrayNode, ManifestRef, Node
-from icechunk_virtual.repo import chunks, refs, tree
+from icechunk_virtual.repo import chunks, history, refs, tree
 from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.chunk_edits import Overlay
 from icechunk_virtual.repo.format.manifest import encode_manifest
@@ -65,7 +65,13 @@ async def commit(ws: Workspace, message: str, metadata: Mapping[str, Any] | None
     await _check_tip(ws, ws.branch, base)
     with ws.exclusively():
         snapshot = await write_snapshot(ws, message, properties)
-        await refs.update_branch(ws.assets.objects, ws.branch, expected=base, new=snapshot.id)
+        await refs.update_branch(
+            ws.assets.objects,
+            ws.branch,
+            expected=base,
+            new=snapshot.id,
+            passed=lambda tip: history.descends(ws.assets, tip, snapshot.id, until=base),
+        )
         ws.finish(snapshot)
     return snapshot.id
 
@@ -201,8 +207,16 @@ async def _write_manifest(
         id = ManifestId(ws.world.random_bytes(OBJECT_ID_SIZE))
         level = ws.config.effective_compression_level
         data = await asyncio.to_thread(encode_manifest, id, [(node.id, content)], level=level)
-        await ws.assets.store_manifest(id, data)
+        await asyncio.gather(
+            ws.assets.store_manifest(id, data), ws.assets.sync_chunks(_native_ids(rewrite.edits.refs))
+        )
         return ManifestRef(id, content.extents()), ManifestFile(id, len(data), len(content))
+
+
+def _native_ids(content: ChunkRefs) -> list[ChunkId]:
+    """Ids of the native chunks, a step per stored object."""
+    rows = np.unique(content.source[content.kind == ChunkKind.NATIVE])
+    return [ChunkId(row.tobytes()) for row in content.chunk_ids[rows]]
 
 
 async def _files_in_use(

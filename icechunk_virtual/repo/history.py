@@ -57,10 +57,10 @@ async def resolve(assets: Assets, version: Version) -> SnapshotId:
     return parse_snapshot_id(version.snapshot_id or "")
 
 
-async def fetch(assets: Assets, id: SnapshotId) -> Snapshot:
-    """A snapshot, or an error that says it does not exist."""
+async def fetch(assets: Assets, id: SnapshotId, *, fresh: bool = False) -> Snapshot:
+    """A snapshot, or an error that says it does not exist; `fresh`: as it is now, whatever was read before."""
     try:
-        return await assets.fetch_snapshot(id)
+        return await assets.fetch_snapshot(id, fresh=fresh)
     except ObjectNotFound:
         raise SnapshotNotFound(
             f"snapshot not found: `{encode_id(id)}`; repo.ancestry() lists those that exist", snapshot=encode_id(id)
@@ -68,16 +68,36 @@ async def fetch(assets: Assets, id: SnapshotId) -> Snapshot:
 
 
 async def ancestors(assets: Assets, id: SnapshotId) -> AsyncIterator[Snapshot]:
-    """A snapshot and all before it, newest first, fetched one by one."""
+    """A snapshot and all before it, newest first, fetched one by one.
+
+    Expiration by somebody else gives a snapshot a new parent; when the known one is gone, the snapshot is read again.
+    """
     seen: set[SnapshotId] = set()
-    next_id: SnapshotId | None = id
-    while next_id is not None:
-        if next_id in seen:
-            raise IcechunkError(f"the history of snapshot {encode_id(id)} runs in a circle at {encode_id(next_id)}")
-        seen.add(next_id)
-        snapshot = await fetch(assets, next_id)
+    snapshot = await fetch(assets, id)
+    while True:
+        if snapshot.id in seen:
+            raise IcechunkError(f"the history of snapshot {encode_id(id)} runs in a circle at {encode_id(snapshot.id)}")
+        seen.add(snapshot.id)
         yield snapshot
-        next_id = snapshot.parent_id
+        if snapshot.parent_id is None:
+            return
+        try:
+            snapshot = await fetch(assets, snapshot.parent_id)
+        except SnapshotNotFound:
+            renewed = await fetch(assets, snapshot.id, fresh=True)
+            if renewed.parent_id is None or renewed.parent_id == snapshot.parent_id:
+                raise
+            snapshot = await fetch(assets, renewed.parent_id)
+
+
+async def descends(assets: Assets, id: SnapshotId, ancestor: SnapshotId, *, until: SnapshotId) -> bool:
+    """Whether `ancestor` is `id` or before it; the search ends at `until`."""
+    async for snapshot in ancestors(assets, id):
+        if snapshot.id == ancestor:
+            return True
+        if snapshot.id == until:
+            return False
+    return False
 
 
 async def as_of(assets: Assets, branch: str, moment: datetime) -> SnapshotId:

@@ -1,0 +1,121 @@
+"""The xarray engine ``icechunk-virtual``: opens a repository by path or URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from xarray import Dataset, DataTree
+from xarray.backends import BackendEntrypoint
+from xarray.backends.zarr import ZarrBackendEntrypoint
+
+from icechunk_virtual.opening import Authorize, open_repository
+from icechunk_virtual.repository import Repository
+from icechunk_virtual.store import IcechunkStore
+
+__all__ = ["IcechunkVirtualBackend"]
+
+_DEFAULT_BRANCH = "main"
+
+
+class IcechunkVirtualBackend(BackendEntrypoint):
+    """Opens a version of a repository with xarray.
+
+    Examples
+    --------
+    >>> import xarray as xr
+    >>> ds = xr.open_dataset(
+    ...     "archive.icechunk", engine="icechunk-virtual", tag="v1", authorize=["file:///data/archive/"]
+    ... )  # doctest: +SKIP
+    """
+
+    description = "Open versions of Icechunk repositories with virtual chunks"
+    supports_groups = True
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Whether it is a folder that holds a repository."""
+        if not isinstance(filename_or_obj, (str, os.PathLike)) or "://" in os.fspath(filename_or_obj):
+            return False
+        return (Path(filename_or_obj) / "refs" / "branch.main" / "ref.json").is_file()
+
+    def open_dataset(  # type: ignore[override]  # xarray wants engines to add keywords of their own
+        self,
+        filename_or_obj: str | os.PathLike[str] | Repository,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        group: str | None = None,
+        branch: str | None = None,
+        tag: str | None = None,
+        snapshot_id: str | None = None,
+        as_of: datetime | str | None = None,
+        authorize: Authorize | None = None,
+        **decoding: Any,
+    ) -> Dataset:
+        """Open a group of a version as a dataset.
+
+        Parameters
+        ----------
+        filename_or_obj
+            Path or URL of a repository, or an open `Repository`.
+        drop_variables
+            Variables to leave out.
+        group
+            Path of the group; default: the root.
+        branch, tag, snapshot_id
+            At most one, the version; default: branch ``main``.
+        as_of
+            With a branch: its newest version at or before this moment, an aware datetime or ISO 8601 text.
+        authorize
+            URL prefixes of virtual chunk containers that may be read, alone or in a mapping to credentials.
+        **decoding
+            As for ``xr.open_dataset``: ``mask_and_scale``, ``decode_times``, ...
+        """
+        store = _store(filename_or_obj, branch, tag, snapshot_id, as_of, authorize)
+        return ZarrBackendEntrypoint().open_dataset(
+            store, drop_variables=drop_variables, group=group, consolidated=False, zarr_format=3, **decoding
+        )
+
+    def open_groups_as_dict(  # type: ignore[override]  # as above
+        self,
+        filename_or_obj: str | os.PathLike[str] | Repository,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        group: str | None = None,
+        branch: str | None = None,
+        tag: str | None = None,
+        snapshot_id: str | None = None,
+        as_of: datetime | str | None = None,
+        authorize: Authorize | None = None,
+        **decoding: Any,
+    ) -> dict[str, Dataset]:
+        """Every group of a version as a dataset, by path; parameters as `open_dataset`."""
+        store = _store(filename_or_obj, branch, tag, snapshot_id, as_of, authorize)
+        return ZarrBackendEntrypoint().open_groups_as_dict(
+            store, drop_variables=drop_variables, group=group, consolidated=False, zarr_format=3, **decoding
+        )
+
+    def open_datatree(self, filename_or_obj: Any, **kwargs: Any) -> DataTree:  # type: ignore[override]  # as above
+        """Every group of a version as a tree; parameters as `open_dataset`."""
+        return DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **kwargs))
+
+
+def _store(
+    repo: str | os.PathLike[str] | Repository,
+    branch: str | None,
+    tag: str | None,
+    snapshot_id: str | None,
+    as_of: datetime | str | None,
+    authorize: Authorize | None,
+) -> IcechunkStore:
+    if isinstance(repo, Repository):
+        if authorize is not None:
+            raise ValueError("authorize is for repositories given by path or URL; this one is open already")
+    else:
+        repo = open_repository(repo, authorize=authorize)
+    if branch is None and tag is None and snapshot_id is None:
+        branch = _DEFAULT_BRANCH
+    moment = datetime.fromisoformat(as_of) if isinstance(as_of, str) else as_of
+    return repo.readonly_session(branch, tag=tag, snapshot_id=snapshot_id, as_of=moment).store
