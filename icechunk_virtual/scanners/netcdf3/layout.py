@@ -59,11 +59,7 @@ def lay_out(header: Header, file_size: int, url: str) -> Layout:
     record_size = _record_size(records, header)
     numrecs = header.numrecs
     if numrecs is None:  # streamed: as many records as are complete
-        first = min((v.begin for v in records), default=file_size)
-        room = max(0, file_size - first + 3)  # the padding of the last one may be missing
-        numrecs = room // record_size if record_size else 0
-        while numrecs and _end(records, header, numrecs, record_size) > file_size:
-            numrecs -= 1
+        numrecs = min((_complete_records(v, header, record_size, file_size) for v in records), default=0)
     placed = tuple(_place(v, header, numrecs) for v in header.variables)
     layout = Layout(placed, numrecs, record_size)
     _check_inside(layout, header, file_size, url)
@@ -88,9 +84,9 @@ def _record_size(records: Sequence[Variable], header: Header) -> int:
     return slabs[0] if len(slabs) == 1 else sum(s + -s % 4 for s in slabs)
 
 
-def _end(records: Sequence[Variable], header: Header, numrecs: int, record_size: int) -> int:
-    """First byte behind the records."""
-    return max(v.begin + (numrecs - 1) * record_size + _slab(v, header) for v in records)
+def _complete_records(variable: Variable, header: Header, record_size: int, file_size: int) -> int:
+    """How many records of a variable the file has room for."""
+    return max(0, (file_size - variable.begin - _slab(variable, header)) // record_size + 1)
 
 
 def _place(variable: Variable, header: Header, numrecs: int) -> Placed:
@@ -115,7 +111,7 @@ def _check_inside(layout: Layout, header: Header, file_size: int, url: str) -> N
         if end > file_size:
             have = ""
             if p.is_record:
-                complete = max(0, (file_size - p.begin - p.slab) // layout.record_size + 1)
+                complete = _complete_records(p.variable, header, layout.record_size, file_size)
                 have = f"; {complete} of its {layout.numrecs} records are complete"
             raise _damaged(url, p, f"ends at byte {end}, the file has only {file_size} bytes{have}")
 
