@@ -65,7 +65,7 @@ def _scalar_json(value: Any) -> tuple[Any, str | None]:
             return text(value.encode("utf-8", "surrogateescape"))
         case complex() | np.complexfloating():
             return complex_pair(value), "complex numbers are kept as [real, imaginary]"
-        case np.longdouble():
+        case np.floating() if value.dtype.itemsize > 8:
             exact = float(value) == value or bool(np.isnan(value))
             return float(value), None if exact else "rounded to a double"
         case np.datetime64() | np.timedelta64():
@@ -114,7 +114,7 @@ def fill_value_json(value: Any, dtype: DType) -> tuple[Any, str | None]:
         Why it is left out.
     """
     if dtype in (STRING, BYTES) or dtype.kind not in "biufc":
-        return None, f"{FILL_VALUE} is kept as fill_value only: xarray cannot read it as an attribute of {dtype}"
+        return None, f"{FILL_VALUE} {value!r} is left out: xarray cannot read one of {dtype}"
     scalar = np.asarray(value)
     if scalar.size != 1 or scalar.dtype.kind not in "biufc":
         return None, f"{FILL_VALUE} {value!r} is left out: it is no value of {dtype}"

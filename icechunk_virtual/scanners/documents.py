@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,8 @@ def data_type(dtype: DType) -> str | dict[str, Any]:
     Parameters
     ----------
     dtype
-        bool, integers, floats of 2, 4, 8 bytes, complex of 8, 16 bytes, ``S``, ``U``, unstructured ``V``, `STRING`,
-        `BYTES`.
+        bool, integers, floats of 2, 4, 8 bytes, complex of 8, 16 bytes, ``S``, ``U``, ``V``, ``M``, ``m``, packed
+        records of these in little-endian order, `STRING`, `BYTES`.
 
     Raises
     ------
@@ -39,13 +39,35 @@ def data_type(dtype: DType) -> str | dict[str, Any]:
         return "string"
     if dtype == BYTES:
         return "variable_length_bytes"
+    return _numpy_data_type(cast("np.dtype[Any]", dtype))
+
+
+def _numpy_data_type(dtype: np.dtype[Any]) -> str | dict[str, Any]:
     if dtype.kind == "b" or (dtype.kind in "iufc" and dtype.itemsize <= (16 if dtype.kind == "c" else 8)):
         return dtype.newbyteorder("=").name
+    if dtype.kind in "Mm":
+        unit, count = np.datetime_data(dtype)
+        name = "numpy.datetime64" if dtype.kind == "M" else "numpy.timedelta64"
+        return {"name": name, "configuration": {"unit": unit, "scale_factor": count}}
+    if dtype.names is not None and is_packed(dtype):
+        fields = [[name, data_type(dtype[name])] for name in dtype.names]
+        return {"name": "structured", "configuration": {"fields": fields}}
     if dtype.itemsize and dtype.names is None and dtype.subdtype is None:
         for kind, name in (("S", "null_terminated_bytes"), ("U", "fixed_length_utf32"), ("V", "raw_bytes")):
             if dtype.kind == kind:
                 return {"name": name, "configuration": {"length_bytes": dtype.itemsize}}
     raise TypeError(f"Zarr v3 has no data type for {dtype}")
+
+
+def is_packed(dtype: np.dtype[Any]) -> bool:
+    """Whether a record type has no gaps, and its fields little-endian order, as Zarr's ``structured`` has them."""
+    end = 0
+    for field, offset, *_ in (dtype.fields or {}).values():
+        plain = is_packed(field) if field.names else field.newbyteorder("<") == field
+        if offset != end or field.subdtype is not None or not plain:
+            return False
+        end += field.itemsize
+    return end == dtype.itemsize
 
 
 def serializer(dtype: DType) -> dict[str, Any]:
@@ -54,7 +76,7 @@ def serializer(dtype: DType) -> dict[str, Any]:
         return {"name": "vlen-utf8"}
     if dtype == BYTES:
         return {"name": "vlen-bytes"}
-    if dtype.kind not in "iufcU" or (dtype.itemsize == 1 and dtype.kind != "U"):
+    if dtype.kind not in "iufcUMm" or (dtype.itemsize == 1 and dtype.kind != "U"):
         return {"name": "bytes"}
     big = dtype.str[0] == ">"  # dtype.byteorder would say "=" for native order
     return {"name": "bytes", "configuration": {"endian": "big" if big else "little"}}
@@ -77,6 +99,8 @@ def fill_json(value: Any, dtype: DType) -> Any:
             return bool(scalar)
         case "i" | "u":
             return int(scalar)
+        case "M" | "m":
+            return int(scalar.astype(dtype.newbyteorder("=")).view("i8"))
         case "f":
             return _float_json(scalar)
         case "c":
@@ -99,6 +123,8 @@ def fill_scalar(document: Mapping[str, Any], dtype: DType) -> Any:
     if dtype.kind == "c":
         half = np.dtype(f"{dtype.str[0]}f{dtype.itemsize // 2}")
         return np.array([_float_scalar(v, half) for v in value], half).view(dtype)[0]
+    if dtype.kind in "Mm":
+        return np.array(value, "i8").view(dtype.newbyteorder("="))[()]
     if dtype.kind in "SV":
         return np.frombuffer(base64.standard_b64decode(value).ljust(dtype.itemsize, b"\0"), dtype)[0]
     return np.array(value, dtype)[()]
@@ -120,21 +146,31 @@ def native_dtype(document: Mapping[str, Any]) -> DType:
             return BYTES
         dtype = np.dtype(name)
     else:
-        length = name["configuration"]["length_bytes"]
-        match name["name"]:
-            case "null_terminated_bytes":
-                dtype = np.dtype(f"S{length}")
-            case "fixed_length_utf32":
-                dtype = np.dtype(f"U{length // 4}")
-            case "raw_bytes":
-                dtype = np.dtype(f"V{length}")
-            case other:
-                raise TypeError(f"data type {other!r} is not one that scanners write")
+        dtype = _extended_dtype(name)
     for codec in document["codecs"]:
         if codec["name"] == "bytes":
             endian = codec.get("configuration", {}).get("endian", "little")
             return dtype.newbyteorder(">" if endian == "big" else "<")
     return dtype
+
+
+def _extended_dtype(spec: Mapping[str, Any]) -> np.dtype[Any]:
+    configuration = spec["configuration"]
+    match spec["name"]:
+        case "null_terminated_bytes":
+            return np.dtype(f"S{configuration['length_bytes']}")
+        case "fixed_length_utf32":
+            return np.dtype(f"U{configuration['length_bytes'] // 4}")
+        case "raw_bytes":
+            return np.dtype(f"V{configuration['length_bytes']}")
+        case "numpy.datetime64" | "numpy.timedelta64" as name:
+            kind = "M8" if name == "numpy.datetime64" else "m8"
+            return np.dtype(f"{kind}[{configuration['scale_factor']}{configuration['unit']}]")
+        case "structured":
+            fields = configuration["fields"]
+            return np.dtype([(n, np.dtype(t) if isinstance(t, str) else _extended_dtype(t)) for n, t in fields])
+        case other:
+            raise TypeError(f"data type {other!r} is not one that scanners write")
 
 
 def array_document(

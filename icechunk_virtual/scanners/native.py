@@ -37,6 +37,7 @@ def stored_array(
     attributes: Mapping[str, Any] | None = None,
     fill_value: Any = None,
     chunk_shape: Sequence[int] | None = None,
+    dtype: DType | None = None,
 ) -> VirtualArray:
     """An array that is stored, as INLINE rows.
 
@@ -46,13 +47,15 @@ def stored_array(
         Numbers, bool, ``S``, ``U``, or objects that are all `str` or all `bytes`. Byte order is kept.
     chunk_shape
         Default: one chunk.
+    dtype
+        Default: the type of `values`.
 
     Raises
     ------
     TypeError
         Zarr has no data type for these values.
     """
-    dtype = element_type(values)
+    dtype = element_type(values) if dtype is None else dtype
     compressors = [ZSTD] if values.nbytes >= COMPRESS_FROM else []
     document = array_document(
         values.shape,

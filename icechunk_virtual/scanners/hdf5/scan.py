@@ -1,0 +1,261 @@
+"""The scan of an HDF5 or netCDF-4 file through h5py: opening, walking the groups, naming dimensions.
+
+Loaded only when such a file is scanned. What becomes of one dataset is decided in `arrays`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+from h5py import h5, h5a, h5ds, h5l, h5o, h5p, h5r
+
+from icechunk_virtual.containers.source import Source
+from icechunk_virtual.errors import MalformedSource, UnsupportedFeature
+from icechunk_virtual.model.locations import Locations
+from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, join_path
+from icechunk_virtual.scanners.hdf5.arrays import HdfFile, Refused, scan_dataset
+from icechunk_virtual.scanners.hdf5.attributes import read_attributes
+from icechunk_virtual.scanners.hdf5.dimensions import NON_COORDINATE, NOT_A_VARIABLE, Axes, GroupAxes, name_dimensions
+from icechunk_virtual.scanners.spec import ScanOptions
+
+with contextlib.suppress(ImportError):  # without it, data behind its filters is refused by name
+    import hdf5plugin  # noqa: F401 - registers its filters with HDF5
+
+_MOST_NODES = 1_000_000  # links can multiply the objects of a small file without bound
+
+
+@dataclass(slots=True)
+class _Group:
+    """A group with what is in it, in the order of the file."""
+
+    path: str
+    node: h5py.Group
+    datasets: dict[str, h5py.Dataset] = field(default_factory=dict)
+    groups: dict[str, _Group] = field(default_factory=dict)
+    axes: GroupAxes = field(default_factory=GroupAxes)
+
+
+def scan(source: Source, options: ScanOptions) -> Scanned:
+    """Scan an HDF5 or netCDF-4 file.
+
+    Raises
+    ------
+    MalformedSource
+        Damaged, cut off, or no HDF5 file.
+    UnsupportedFeature
+        A dataset has no place in Zarr; the message names it, the reason, and how to leave it out.
+    """
+    with _blame_the_file(source), _open(source) as file:
+        return _Scan(source, options, file).run()
+
+
+@contextlib.contextmanager
+def _blame_the_file(source: Source, path: str = "") -> Iterator[None]:
+    """Translate what h5py raises on foreign bytes."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        where = f"`{path}` of {source.url}" if path else source.url
+        raise MalformedSource(
+            f"{where} cannot be read as HDF5: {error}. The file is damaged or cut off; get it again.",
+            source=source.url,
+            name=path or None,
+        ) from error
+
+
+def _open(source: Source) -> h5py.File:
+    if source.local_path is not None:
+        return h5py.File(source.local_path, "r")
+    return h5py.File(source.as_file(), "r")
+
+
+class _Scan:
+    """One pass over one file."""
+
+    def __init__(self, source: Source, options: ScanOptions, file: h5py.File) -> None:
+        self.file = file
+        self.options = options
+        locations = Locations.of([source.url], etags=[source.etag], last_modified=[source.last_modified])
+        self.context = HdfFile(source, locations, options)
+        self.scales: dict[Any, str] = {}  # address of a dimension scale -> name
+        self.nodes = 0
+        self.netcdf = "_NCProperties" in file.attrs
+        self.stored: list[Stored] = []
+        self.warnings: list[str] = []
+
+    def run(self) -> Scanned:
+        root = self._collect("/", self.file["/"], ())
+        self._read_axes(root)
+        names = name_dimensions(root.axes)
+        tree = self._group(root, names)
+        kind = "netCDF-4" if self.netcdf else "HDF5"
+        return Scanned(tree, self.context.source.url, kind, tuple(self.stored), tuple(self.warnings))
+
+    # -- what there is -------------------------------------------------------------------------------------------
+
+    def _collect(self, path: str, node: h5py.Group, above: tuple[Any, ...]) -> _Group:
+        """Everything below a group, links followed inside the file; `above`: addresses of the groups on the way."""
+        group = _Group(path, node)
+        here = (*above, _address(node.id))
+        for name, kind in _links(node):
+            child_path = join_path(path, name)
+            self.nodes += 1
+            if self.nodes > _MOST_NODES:
+                raise ValueError(f"more than {_MOST_NODES} objects, counted with all links")
+            if kind == h5l.TYPE_EXTERNAL:
+                self.warnings.append(f"{child_path}: a link into another file, not followed")
+                continue
+            try:
+                child = node[name]
+            except KeyError:
+                if kind != h5l.TYPE_SOFT:
+                    raise
+                self.warnings.append(f"{child_path}: a link to something that does not exist")
+                continue
+            if isinstance(child, h5py.Dataset):
+                group.datasets[name] = child
+            elif isinstance(child, h5py.Group):
+                if _address(child.id) in here:
+                    self.warnings.append(f"{child_path}: a link to a group that it is in, not followed")
+                    continue
+                group.groups[name] = self._collect(child_path, child, here)
+                group.axes.groups[name] = group.groups[name].axes
+        return group
+
+    # -- dimensions ----------------------------------------------------------------------------------------------
+
+    def _read_axes(self, group: _Group) -> None:
+        """Facts about the dimensions of all datasets: scales first, since others point to them."""
+        groups = list(_walk(group))
+        for each in groups:
+            for name, dataset in each.datasets.items():
+                if dataset.shape is not None and h5ds.is_scale(dataset.id):
+                    self.scales[_address(dataset.id)] = name
+        for each in groups:
+            for name, dataset in each.datasets.items():
+                with _blame_the_file(self.context.source, join_path(each.path, name)):
+                    each.axes.datasets[name] = self._axes(dataset)
+
+    def _axes(self, dataset: h5py.Dataset) -> Axes:
+        if dataset.shape is None:
+            return Axes((0,), (False,))
+        inner = _inner_shape(dataset)
+        limits = dataset.maxshape + inner
+        axes = Axes(dataset.shape + inner, tuple(n is None for n in limits))
+        axes.scale = h5ds.is_scale(dataset.id)
+        if h5a.exists(dataset.id, b"_Netcdf4Dimid"):
+            self.netcdf = True
+            axes.dimid = int(dataset.attrs["_Netcdf4Dimid"])
+        if h5a.exists(dataset.id, b"_Netcdf4Coordinates"):
+            axes.coordinates = tuple(dataset.attrs["_Netcdf4Coordinates"].tolist())
+        if h5a.exists(dataset.id, b"DIMENSION_LIST"):
+            axes.attached = tuple(self._scale_name(references) for references in dataset.attrs["DIMENSION_LIST"])
+        return axes
+
+    def _scale_name(self, references: Any) -> str | None:
+        """Name of the first scale of an axis."""
+        if not len(references) or not references[0]:
+            return None
+        target = h5r.dereference(references[0], self.file.id)
+        return None if target is None else self.scales.get(_address(target))
+
+    # -- arrays --------------------------------------------------------------------------------------------------
+
+    def _group(self, group: _Group, names: dict[int, tuple[str, ...]]) -> VirtualGroup:
+        attributes, notes = read_attributes(group.node)
+        self._warn(group.path, notes)
+        arrays = {}
+        for name, dataset in group.datasets.items():
+            variable = name.removeprefix(NON_COORDINATE)
+            path = join_path(group.path, variable)
+            if self.options.drops(path) or _only_a_dimension(dataset):
+                continue
+            axes = group.axes.datasets[name]
+            array = self._array(path, dataset, names[id(axes)], scale=axes.scale)
+            if array is not None:
+                arrays[variable] = array
+        groups = {}
+        for name, child in group.groups.items():
+            if not self.options.drops(child.path):
+                try:
+                    _check_name(child.path)
+                except Refused as refused:
+                    self._leave_out(child.path, refused)
+                    continue
+                groups[name] = self._group(child, names)
+        return VirtualGroup(attributes, arrays, groups)
+
+    def _array(self, path: str, dataset: h5py.Dataset, names: tuple[str, ...], *, scale: bool) -> VirtualArray | None:
+        try:
+            _check_name(path)
+            with _blame_the_file(self.context.source, path):
+                array, reason, notes = scan_dataset(self.context, dataset, path, names, scale=scale)
+        except Refused as refused:
+            self._leave_out(path, refused)
+            return None
+        self._warn(path, notes)
+        if array.nbytes_stored:
+            self.stored.append(Stored(path, reason, array.nbytes_stored))
+        return array
+
+    def _leave_out(self, path: str, refused: Refused) -> None:
+        if not self.options.skip_unsupported:
+            raise UnsupportedFeature(
+                f"`{path}` of {self.context.source.url} cannot be represented: {refused}. Leave it out with "
+                f"drop_variables=[{path!r}], or everything of the kind with skip_unsupported=True.",
+                source=self.context.source.url,
+                name=path,
+            ) from None
+        self.warnings.append(f"{path}: left out: {refused}")
+
+    def _warn(self, path: str, notes: list[str]) -> None:
+        self.warnings += [f"{path}: {note}" for note in notes]
+
+
+def _check_name(path: str) -> None:
+    name = path.rsplit("/", 1)[1]
+    if not name.strip(".") or name.startswith("__") or name == "zarr.json":
+        raise Refused(f"{name!r} is no name that a Zarr node can have")
+
+
+def _walk(group: _Group) -> Iterator[_Group]:
+    yield group
+    for child in group.groups.values():
+        yield from _walk(child)
+
+
+def _links(node: h5py.Group) -> list[tuple[str, int]]:
+    """Names and link types, in the order of creation where the group keeps it, otherwise by name."""
+    tracked = node.id.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_INDEXED
+    found: list[tuple[str, int]] = []
+
+    def visit(name: bytes, info: Any) -> None:
+        found.append((name.decode("utf-8", "surrogateescape"), info.type))
+
+    node.id.links.iterate(visit, info=True, idx_type=h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME)
+    return found
+
+
+def _address(oid: Any) -> tuple[int, int]:
+    info = h5o.get_info(oid)
+    return info.fileno, info.addr
+
+
+def _inner_shape(dataset: h5py.Dataset) -> tuple[int, ...]:
+    """Axes that array-typed elements add."""
+    try:
+        return tuple(dataset.dtype.shape)
+    except TypeError:  # no numpy type: refused later
+        return ()
+
+
+def _only_a_dimension(dataset: h5py.Dataset) -> bool:
+    if not h5a.exists(dataset.id, b"NAME"):
+        return False
+    name = dataset.attrs["NAME"]
+    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+    return text.startswith(NOT_A_VARIABLE)
