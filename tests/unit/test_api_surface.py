@@ -1,0 +1,397 @@
+"""The public surface of icechunk 1.1.13 (tests/data) name for name: modules, classes, functions, parameters, values.
+
+What is not there yet is listed in ALLOWLIST_MISSING: modules, names in modules, members of classes, parameters as in
+``icechunk.f(x)``. The list only shrinks: an entry whose name has come is an error.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+
+API: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "icechunk-api-1.1.13.json").read_text())
+
+ALLOWLIST_MISSING: frozenset[str] = frozenset(
+    {
+        "icechunk.AnyAzureCredential",
+        "icechunk.AnyAzureStaticCredential",
+        "icechunk.AnyCredential",
+        "icechunk.AnyGcsCredential",
+        "icechunk.AnyGcsStaticCredential",
+        "icechunk.AnyObjectStoreConfig",
+        "icechunk.AnyS3Credential",
+        "icechunk.AzureCredentials",
+        "icechunk.AzureStaticCredentials",
+        "icechunk.BasicConflictSolver",
+        "icechunk.CachingConfig",
+        "icechunk.CompressionAlgorithm",
+        "icechunk.CompressionConfig",
+        "icechunk.Conflict",
+        "icechunk.ConflictDetector",
+        "icechunk.ConflictSolver",
+        "icechunk.ConflictType",
+        "icechunk.Credentials",
+        "icechunk.Diff",
+        "icechunk.GCSummary",
+        "icechunk.GcsBearerCredential",
+        "icechunk.GcsCredentials",
+        "icechunk.GcsStaticCredentials",
+        "icechunk.ManifestConfig",
+        "icechunk.ManifestFileInfo",
+        "icechunk.ManifestPreloadCondition",
+        "icechunk.ManifestPreloadConfig",
+        "icechunk.ManifestSplitCondition",
+        "icechunk.ManifestSplitDimCondition",
+        "icechunk.ManifestSplittingConfig",
+        "icechunk.ObjectStoreConfig",
+        "icechunk.RepositoryConfig",
+        "icechunk.S3Credentials",
+        "icechunk.S3Options",
+        "icechunk.S3StaticCredentials",
+        "icechunk.SnapshotInfo",
+        "icechunk.Storage.new_azure_blob",
+        "icechunk.Storage.new_gcs",
+        "icechunk.Storage.new_in_memory",
+        "icechunk.Storage.new_local_filesystem",
+        "icechunk.Storage.new_r2",
+        "icechunk.Storage.new_s3",
+        "icechunk.Storage.new_s3_object_store",
+        "icechunk.Storage.new_tigris",
+        "icechunk.StorageConcurrencySettings",
+        "icechunk.StorageRetriesSettings",
+        "icechunk.StorageSettings",
+        "icechunk.VersionSelection",
+        "icechunk.VirtualChunkContainer",
+        "icechunk.VirtualChunkSpec.__hash__",
+        "icechunk.__version__",
+        "icechunk.azure_credentials",
+        "icechunk.azure_from_env_credentials",
+        "icechunk.azure_static_credentials",
+        "icechunk.azure_storage",
+        "icechunk.containers_credentials",
+        "icechunk.dask",
+        "icechunk.distributed",
+        "icechunk.gcs_credentials",
+        "icechunk.gcs_from_env_credentials",
+        "icechunk.gcs_refreshable_credentials",
+        "icechunk.gcs_static_credentials",
+        "icechunk.gcs_storage",
+        "icechunk.gcs_store",
+        "icechunk.http_store",
+        "icechunk.initialize_logs",
+        "icechunk.local_filesystem_store",
+        "icechunk.print_debug_info",
+        "icechunk.r2_storage",
+        "icechunk.repository.ConflictSolver",
+        "icechunk.repository.GCSummary",
+        "icechunk.repository.Repository.expire_snapshots",
+        "icechunk.repository.Repository.expire_snapshots_async",
+        "icechunk.repository.Repository.garbage_collect",
+        "icechunk.repository.Repository.garbage_collect_async",
+        "icechunk.repository.Repository.rewrite_manifests",
+        "icechunk.repository.Repository.rewrite_manifests_async",
+        "icechunk.repository.Repository.total_chunks_storage",
+        "icechunk.repository.Repository.total_chunks_storage_async",
+        "icechunk.repository.Repository.transaction(rebase_tries)",
+        "icechunk.repository.Repository.transaction(rebase_with)",
+        "icechunk.s3_anonymous_credentials",
+        "icechunk.s3_credentials",
+        "icechunk.s3_from_env_credentials",
+        "icechunk.s3_refreshable_credentials",
+        "icechunk.s3_static_credentials",
+        "icechunk.s3_storage",
+        "icechunk.s3_store",
+        "icechunk.session.ConflictSolver",
+        "icechunk.session.ForkSession.commit(rebase_tries)",
+        "icechunk.session.ForkSession.commit(rebase_with)",
+        "icechunk.session.ForkSession.commit_async(rebase_tries)",
+        "icechunk.session.ForkSession.commit_async(rebase_with)",
+        "icechunk.session.ForkSession.rebase",
+        "icechunk.session.ForkSession.rebase_async",
+        "icechunk.session.Session.commit(rebase_tries)",
+        "icechunk.session.Session.commit(rebase_with)",
+        "icechunk.session.Session.commit_async(rebase_tries)",
+        "icechunk.session.Session.commit_async(rebase_with)",
+        "icechunk.session.Session.rebase",
+        "icechunk.session.Session.rebase_async",
+        "icechunk.set_logs_filter",
+        "icechunk.spec_version",
+        "icechunk.storage.AnyObjectStoreConfig",
+        "icechunk.storage.GcsBearerCredential",
+        "icechunk.storage.ObjectStoreConfig",
+        "icechunk.storage.S3Options",
+        "icechunk.storage.S3StaticCredentials",
+        "icechunk.storage.azure_credentials",
+        "icechunk.storage.azure_storage",
+        "icechunk.storage.azure_store",
+        "icechunk.storage.gcs_credentials",
+        "icechunk.storage.gcs_storage",
+        "icechunk.storage.gcs_store",
+        "icechunk.storage.http_store",
+        "icechunk.storage.local_filesystem_store",
+        "icechunk.storage.r2_storage",
+        "icechunk.storage.s3_credentials",
+        "icechunk.storage.s3_object_store_storage",
+        "icechunk.storage.s3_storage",
+        "icechunk.storage.s3_store",
+        "icechunk.storage.tigris_storage",
+        "icechunk.testing.strategies",
+        "icechunk.tigris_storage",
+        "icechunk.xarray.ForkSession",
+        "icechunk.xarray.Session",
+        "icechunk.xarray.to_icechunk",
+    }
+)
+
+# Where things live that no public module exports yet.
+INNER_MODULES = (
+    "icechunk_virtual.repo.config",
+    "icechunk_virtual.repo.settings",
+    "icechunk_virtual.repo.conditions",
+    "icechunk_virtual.containers.container",
+)
+
+# Deliberately different from the original.
+OTHER_VALUES: dict[str, Any] = {}
+
+Params = list[dict[str, Any]]
+
+
+@functools.cache
+def module(name: str) -> Any:
+    """Our module for one of the original's, ``None`` if there is none yet."""
+    ours = name.replace("icechunk", "icechunk_virtual", 1)
+    try:
+        return importlib.import_module(ours)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (ours + ".").startswith(error.name + "."):
+            raise
+        return None
+
+
+def wanted(entry: dict[str, Any]) -> bool:
+    return entry.get("tier") != "internal" and entry.get("required", True) is True
+
+
+def places(entity: str) -> Iterator[tuple[str, str]]:
+    """Modules and names under which an entity can be imported."""
+    for module_name, content in API["modules"].items():
+        for name, entry in content["names"].items():
+            if entry.get("is") == entity:
+                yield module_name, name
+
+
+def find(entity: str) -> Any:
+    """Our object for an entity, ``None`` if there is none yet."""
+    for module_name, name in places(entity):
+        if hasattr(module(module_name), name):
+            return getattr(module(module_name), name)
+    name = entity.rpartition(".")[2]
+    return next((getattr(m, name) for m in map(importlib.import_module, INNER_MODULES) if hasattr(m, name)), None)
+
+
+def is_attribute(cls: Any, name: str) -> bool:
+    """Whether instances get an attribute that is no member of the class."""
+    annotated = any(name in getattr(base, "__annotations__", {}) for base in cls.__mro__)
+    return annotated or f"self.{name} =" in inspect.getsource(cls)
+
+
+def members_of(name: str, entry: dict[str, Any], found: Any) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Name, entry and our object (``None`` if missing) of all members, nested classes' members included."""
+    for member_name, member in entry.get("members", {}).items():
+        if not wanted(member):
+            continue
+        ours = inspect.getattr_static(found, member_name, None)
+        if ours is None and member["kind"] == "property" and is_attribute(found, member_name):
+            ours = Any
+        yield f"{name}.{member_name}", member, ours
+        if member["kind"] == "class" and ours is not None:
+            yield from members_of(f"{name}.{member_name}", member, ours)
+
+
+@functools.cache
+def missing() -> frozenset[str]:
+    gaps = set()
+    for module_name, content in API["modules"].items():
+        if module(module_name) is None:
+            gaps.add(module_name)
+            continue
+        gaps |= {
+            f"{module_name}.{name}"
+            for name, entry in content["names"].items()
+            if wanted(entry) and not hasattr(module(module_name), name)
+        }
+    for name, entry in API["entities"].items():
+        found = find(name)
+        if found is not None and entry["kind"] == "class":
+            gaps |= {member for member, _, ours in members_of(name, entry, found) if ours is None}
+    return frozenset(gaps)
+
+
+def test_nothing_is_missing() -> None:
+    assert sorted(missing() - ALLOWLIST_MISSING) == []
+
+
+def test_allowlist_holds_no_more_than_needed() -> None:
+    names = {entry for entry in ALLOWLIST_MISSING if not entry.endswith((")", "__hash__"))}
+    assert sorted(names - missing()) == [], "these are there now: take them out of the list"
+
+
+def check_params(where: str, theirs: Params, ours: inspect.Signature, *, bound: bool) -> None:
+    """Every call that the original takes is taken; what is added has defaults."""
+    for their in theirs:
+        if f"{where}({their['name']})" in ALLOWLIST_MISSING:
+            assert their["name"] not in ours.parameters, "it is there now: take it out of the list"
+    theirs = [their for their in theirs if f"{where}({their['name']})" not in ALLOWLIST_MISSING]
+    params = list(ours.parameters.values())[0 if bound else 1 :]
+    by_name = {param.name: param for param in params}
+    positional = [p for p in params if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    used = set()
+    for index, their in enumerate(theirs):
+        match their["kind"]:
+            case "positional_only":
+                assert index < len(positional), f"parameter {their['name']}"
+                param = positional[index]
+            case "positional_or_keyword":
+                assert index < len(positional), f"parameter {their['name']}"
+                param = positional[index]
+                assert (param.name, param.kind) == (their["name"], param.POSITIONAL_OR_KEYWORD)
+            case "keyword_only":
+                assert their["name"] in by_name, f"parameter {their['name']}"
+                param = by_name[their["name"]]
+                assert param.kind in (param.KEYWORD_ONLY, param.POSITIONAL_OR_KEYWORD)
+            case kind:
+                param = next(p for p in params if p.kind.name.lower() == kind)
+        used.add(param.name)
+        if "default" in their:
+            assert repr(param.default) == their["default"], f"default of {param.name}"
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for param in params:
+        assert param.name in used or param.default is not param.empty or param.kind in variadic, f"extra {param.name}"
+
+
+def check_member(name: str, entry: dict[str, Any], ours: Any) -> None:
+    match entry["kind"]:
+        case "staticmethod":
+            assert isinstance(ours, staticmethod)
+            check_params(name, entry["params"], inspect.signature(ours.__func__), bound=True)
+        case "classmethod":
+            assert isinstance(ours, classmethod | staticmethod)
+            check_params(name, entry["params"], inspect.signature(ours.__func__), bound=isinstance(ours, staticmethod))
+        case "method":
+            assert callable(ours)
+            check_params(name, entry["params"], inspect.signature(ours), bound=False)
+        case "enum_member":
+            assert int(ours) == entry["int"]
+        case "class":
+            check_constructor(name, entry, ours)
+    function = getattr(ours, "__func__", ours)
+    if entry.get("flavour") == "coroutine":
+        assert inspect.iscoroutinefunction(function)
+    elif entry.get("flavour") is None and callable(function):
+        assert not inspect.iscoroutinefunction(function)
+
+
+def check_constructor(name: str, entry: dict[str, Any], ours: Any) -> None:
+    constructor = entry.get("constructor")
+    is_union = any(member["kind"] == "class" for member in entry.get("members", {}).values())
+    if constructor is None and is_union:
+        with pytest.raises(TypeError):
+            ours()
+    elif constructor is not None and wanted(constructor):
+        check_params(name, constructor["params"], inspect.signature(ours), bound=True)
+
+
+@pytest.mark.parametrize("name", API["entities"])
+def test_entity(name: str) -> None:
+    entry, found = API["entities"][name], find(name)
+    if found is None:
+        pytest.skip("not there yet")
+    if entry["kind"] == "function":
+        check_params(name, entry["params"], inspect.signature(found), bound=True)
+        return
+    if entry["kind"] == "class":
+        check_constructor(name, entry, found)
+    for member_name, member, ours in members_of(name, entry, found):
+        if ours is not None:
+            try:
+                check_member(member_name, member, ours)
+            except AssertionError as error:
+                raise AssertionError(f"{member_name}: {error}") from error
+
+
+@pytest.mark.parametrize("name", [name for name in API["modules"] if name != "icechunk"])
+def test_the_same_object_everywhere(name: str) -> None:
+    top = module("icechunk")
+    for entity, entry in API["modules"][name]["names"].items():
+        if entry.get("tier") == "reexport" and hasattr(module(name), entity) and hasattr(top, entity):
+            assert getattr(module(name), entity) == getattr(top, entity)
+
+
+@functools.cache
+def namespace() -> dict[str, Any]:
+    """The package's names, also those that it does not export yet."""
+    names: dict[str, Any] = {}
+    for inner in ("icechunk_virtual.credentials", *INNER_MODULES):
+        names |= vars(importlib.import_module(inner))
+    return names | vars(importlib.import_module("icechunk_virtual")) | {"storage": module("icechunk.storage")}
+
+
+def evaluate(expression: str) -> Any:
+    code = compile(expression, "<api>", "eval")
+    names = global_names(code)
+    absent = [name for name in names if name not in namespace() and f"icechunk.{name}" in missing()]
+    if "storage" in names:
+        absent += [name for name in names if f"icechunk.storage.{name}" in missing()]
+    absent += [name for name in names if any(gap.endswith(f".{name}") for gap in missing()) and name not in namespace()]
+    if absent:
+        pytest.skip(f"not there yet: {absent}")
+    return eval(code, dict(namespace()))
+
+
+def global_names(code: CodeType) -> set[str]:
+    """Names that an expression uses, attributes included, comprehensions too."""
+    inner = [global_names(const) for const in code.co_consts if isinstance(const, CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def plain(value: Any) -> Any:
+    """As the file spells it."""
+    return {"set": sorted(value)} if isinstance(value, set | frozenset) else value
+
+
+@pytest.mark.parametrize("expression", API["values"])
+def test_value(expression: str) -> None:
+    assert plain(evaluate(expression)) == OTHER_VALUES.get(expression, API["values"][expression])
+
+
+SAMPLES = {name: entry for name, entry in API["entities"].items() if "sample" in entry}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample(name: str) -> None:
+    entry = SAMPLES[name]
+    sample = evaluate(entry["sample"])
+    for attribute, value in entry.get("sample_values", {}).items():
+        assert plain(getattr(sample, attribute)) == value
+    for attribute, member in entry.get("members", {}).items():
+        if member.get("writable") and wanted(member):
+            setattr(sample, attribute, getattr(sample, attribute))
+    if entry.get("hashable") and f"{name}.__hash__" not in ALLOWLIST_MISSING:
+        hash(sample)
+    if "Repository" in entry["sample"]:
+        return  # identity and state of these have tests of their own
+    if "__eq__" in entry.get("dunders", ()):
+        assert sample == evaluate(entry["sample"])
+    copy = pickle.loads(pickle.dumps(sample))
+    assert type(copy) is type(sample)
+    assert repr(copy) == repr(sample) or "object at" in repr(sample)
