@@ -41,6 +41,7 @@ __all__ = [
 ]
 _FEW = 8  # chunks: fewer are looked up one by one
 _COORDS_NDIM = 2
+_ONE_BOX = 2  # edges
 _VIRTUAL, _NATIVE = int(ChunkKind.VIRTUAL), int(ChunkKind.NATIVE)  # plain numbers compare faster
 
 
@@ -368,9 +369,13 @@ class ChunkRefs(_Axes):
         refs = self.within(tuple((e[0], e[-1]) for e in edges))
         if not len(refs):
             return
-        boxes = np.empty((len(refs), self.ndim), np.uint32, order="F")
+        if all(len(edge) == _ONE_BOX for edge in edges):
+            yield tuple((int(e[0]), int(e[1])) for e in edges), refs
+            return
+        boxes = np.zeros((len(refs), self.ndim), np.uint32, order="F")
         for axis, edge in enumerate(edges):
-            boxes[:, axis] = np.searchsorted(np.asarray(edge), refs.coords[:, axis], "right") - 1
+            if len(edge) > _ONE_BOX:
+                boxes[:, axis] = np.searchsorted(np.asarray(edge), refs.coords[:, axis], "right") - 1
         keys = pack(boxes, grid_of(boxes))
         order = None
         if (keys[1:] < keys[:-1]).any():
