@@ -141,8 +141,8 @@ def _real_path(path: str, fd: int, status: os.stat_result) -> str | None:
             real = os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - on every read: a Path costs as much as the call
         except OSError:
             real = ""
-        if real.startswith("/") and not real.endswith(" (deleted)"):
-            return real
+        if real.startswith("/"):
+            return real  # of a file that was deleted meanwhile: where it was, with " (deleted)" behind its name
     real = os.path.realpath(path)
     try:
         same = os.path.samestat(os.stat(real), status)  # noqa: PTH116 - as fast as it can be, on bytes of any kind

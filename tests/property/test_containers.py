@@ -66,6 +66,41 @@ def test_columns_judge_legal_locations_like_one_by_one(locations: list[str]) -> 
     assert match_prefixes(Strings.of(locations), PREFIXES).tolist() == plain_match(locations)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ".",
+        "..",
+        "a/.",
+        "a/..",
+        "/",
+        "a/",
+        "a//b",
+        "",
+        "a.",
+        "./a",
+        "../a",
+        ".a",
+        "..a",
+        "a/.b",
+        "\u2028a",
+        "\x85",
+        "%2e%2e",
+    ]
+    + ["\x85", "%2e%2e", "%20", "a?", "a#", "\\", "\x7f", "\n", "\u00e9", "a:b@c"],
+)
+@pytest.mark.parametrize("start", ["file:///data/", "s3://b/data/", "http://h/data/"])
+def test_columns_know_what_is_not_plain(start: str, rest: str) -> None:
+    locations = [start + "a", start + rest, start + "b"]  # the first one is judged by itself
+    try:
+        expected = [True, check_location(start + rest).canonical.startswith(start), True]
+    except InvalidLocation:
+        with pytest.raises(InvalidLocation):
+            match_prefixes(Strings.of(locations), PREFIXES)
+    else:
+        assert match_prefixes(Strings.of(locations), PREFIXES).tolist() == expected
+
+
 def test_columns_longer_than_a_block() -> None:
     locations = [f"file:///{'data' if i % 3 else 'other'}/{i}" for i in range(70_000)]
     found = match_prefixes(Strings.of(locations), PREFIXES).tolist()

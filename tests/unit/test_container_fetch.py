@@ -193,6 +193,20 @@ def test_names_that_look_deleted(fetcher: Fetcher, file: Path) -> None:
     assert fetch(fetcher, VirtualChunk(file_url(path), 0, 5)) == DATA[:5]
 
 
+def test_deleted_while_opened(fetcher: Fetcher, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = local_files.os.open
+
+    def open_and_delete(path: str, flags: int) -> int:
+        fd = real(path, flags)
+        Path(path).unlink()
+        return fd
+
+    monkeypatch.setattr(local_files.os, "open", open_and_delete)
+    if not local_files._HAS_PROC:
+        pytest.skip("only /proc still knows where the file was")
+    assert fetch(fetcher, VirtualChunk(file_url(file), 0, 5)) == DATA[:5]
+
+
 def test_slow_reads_leave_the_event_loop(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock: Iterator[float] = iter([0.0, 1.0, 2.0, 2.0])  # the first read takes a second, the next one in here none
     authorization = authorization_of(file.parent)
