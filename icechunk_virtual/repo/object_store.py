@@ -157,7 +157,9 @@ def escape_key(key: str) -> str:
 
     Control characters, all non-ASCII bytes and the characters ``"#%*<>?[\]^`{|}~`` are percent-encoded.
     """
-    return _ESCAPED.sub(lambda found: "".join(f"%{byte:02X}" for byte in found.group().encode()), key)
+    return _ESCAPED.sub(
+        lambda found: "".join(f"%{byte:02X}" for byte in found.group().encode(errors="surrogatepass")), key
+    )
 
 
 def unescape_key(spelt: str) -> str:

@@ -25,6 +25,8 @@ from zarr.testing.utils import assert_bytes_equal
 
 import icechunk_virtual
 from icechunk_virtual import IcechunkStore, Repository, Storage
+from icechunk_virtual.repo import chunks, tree
+from icechunk_virtual.repo.keys import ChunkKey, parse_key
 
 GROUP = b'{"zarr_format":3,"node_type":"group"}'
 
@@ -59,11 +61,9 @@ def fork_of_new_repository(storage: Storage) -> icechunk_virtual.ForkSession:
 
 def prepare(store: IcechunkStore, key: str) -> None:
     """Create the array that a chunk key belongs to."""
-    path, _, coords = ("/" + key).rpartition("/c/")
-    ndim = len(coords.split("/")) if coords else 0
-    if not path.endswith("zarr.json"):
-        from icechunk_virtual.repo import tree
-
+    if not key.endswith("zarr.json"):
+        path, _, coords = ("/" + key).rpartition("/c/")
+        ndim = len(coords.split("/"))
         tree.set_document(store.session._workspace, path or "/", array_document(ndim))
 
 
@@ -77,9 +77,6 @@ class TestIcechunkStore(StoreTests[IcechunkStore, cpu.Buffer]):
 
     async def set(self, store: IcechunkStore, key: str, value: Buffer) -> None:
         """Bypass the store's own methods."""
-        from icechunk_virtual.repo import chunks, tree
-        from icechunk_virtual.repo.keys import ChunkKey, parse_key
-
         ws, parsed = store.session._workspace, parse_key(key)
         if isinstance(parsed, ChunkKey):
             prepare(store, key)
@@ -89,9 +86,6 @@ class TestIcechunkStore(StoreTests[IcechunkStore, cpu.Buffer]):
 
     async def get(self, store: IcechunkStore, key: str) -> Buffer:
         """Bypass the store's own methods."""
-        from icechunk_virtual.repo import chunks, tree
-        from icechunk_virtual.repo.keys import ChunkKey, parse_key
-
         ws, parsed = store.session._workspace, parse_key(key)
         if not isinstance(parsed, ChunkKey):
             return self.buffer_cls.from_bytes(tree.get_node(ws, parsed.path).document)
