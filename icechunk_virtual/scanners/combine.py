@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from icechunk_virtual.errors import InconsistentFiles, ScanError
-from icechunk_virtual.scanners.compare import difference, is_stored, other_attributes, show, value_difference
+from icechunk_virtual.scanners.compare import can_decode, difference, other_attributes, show, value_difference
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, human_bytes, join_path
 from icechunk_virtual.scanners.harmonise import harmonise_times
 from icechunk_virtual.scanners.join import align, join_stored, join_virtual
@@ -18,6 +18,7 @@ from icechunk_virtual.scanners.native import decode_array
 from icechunk_virtual.scanners.order import order_of, overlaps
 
 _SHOWN = 10  # files in a message, names in a warning
+_ENCODING = ("byte order", "codecs", "chunk shape", "fill value")  # no matter where values are decoded and compared
 _T = TypeVar("_T")
 
 
@@ -77,7 +78,7 @@ def _coordinates(group: VirtualGroup, dim: str) -> VirtualArray | None:
     """The first stored coordinate variable of this name, from the root down."""
     for _, node in group.walk():
         array = node.arrays.get(dim)
-        if array is not None and array.dimension_names == (dim,) and is_stored(array):
+        if array is not None and array.dimension_names == (dim,) and (can_decode([array]) or not array.size):
             return array
     return None
 
@@ -141,9 +142,8 @@ class _Joiner:
             self.fault(0, f"`{path}` has the dimension `{self.dim}` {count} times")
             return None
         axis = versions[0].dimension_names.index(self.dim)
-        stored = all(map(is_stored, versions))
-        ignore = ("byte order", "codecs", "chunk shape", "fill value") if stored else ()
-        if self.differ(path, versions, axis, ignore):
+        stored = can_decode(versions)
+        if self.differ(path, versions, axis, _ENCODING if stored else ()):
             return None
         if stored:
             return join_stored(versions, axis)
@@ -172,9 +172,8 @@ class _Joiner:
     def static(self, path: str, versions: Sequence[VirtualArray]) -> VirtualArray | None:
         """A variable without the dimension: that of the first file, if it is the same everywhere."""
         first = versions[0]
-        stored = all(map(is_stored, versions))
-        ignore = ("byte order", "codecs", "chunk shape", "fill value") if stored else ()
-        if self.differ(path, versions, None, ignore):
+        stored = can_decode(versions)
+        if self.differ(path, versions, None, _ENCODING if stored else ()):
             return None
         found = False
         for i, other in enumerate(versions[1:], 1):
@@ -182,7 +181,7 @@ class _Joiner:
             if fact is not None:
                 self.fault(i, f"`{path}` has no dimension `{self.dim}`, so it must be the same in all files: {fact}")
                 found = True
-        if not stored and first.nrefs:
+        if first.nbytes_virtual:
             self.warnings.append(
                 f"{path}: taken from the first file; that its {human_bytes(first.nbytes_virtual)} are the same in the "
                 "other files was judged by type, shape and chunk lengths only"
@@ -193,8 +192,8 @@ class _Joiner:
         """No value may be in two files."""
         if any(a.dimension_names != (self.dim,) for a in versions):
             return
-        if not all(map(is_stored, versions)):
-            self.warnings.append(f"{path}: too large to be stored, so the order of the files was not checked")
+        if not can_decode(versions):
+            self.warnings.append(f"{path}: its values are not stored, so the order of the files was not checked")
             return
         values = [decode_array(a) for a in versions]
         units = versions[0].attributes.get("units")

@@ -6,13 +6,14 @@ Documents and references to texts for people; no I/O, no values are decoded exce
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from icechunk_virtual.model.chunk_refs import ChunkKind
 from icechunk_virtual.scanners.dataset import VirtualArray
+from icechunk_virtual.scanners.documents import native_dtype
 from icechunk_virtual.scanners.native import decode_array
 
 PACKING = (
@@ -34,6 +35,9 @@ PACKING = (
     "climatology",
 )
 """Attributes that say what the numbers mean: one array has one of each."""
+_DECODING = ("codecs", "chunk_grid", "fill_value")  # equal bytes are equal values where these are equal
+_LARGEST = 1 << 30
+"""Bytes of values that are decoded to be joined."""
 _LONGEST = 80  # characters of a value in a message
 
 
@@ -55,7 +59,7 @@ def difference(
         return None
     for name, expected, found in _facts(reference, other, axis):
         if name not in ignore and not same(expected, found):
-            return f"{name} is {show(found)}, in the first file {show(expected)}"
+            return f"{name} {_is(name)} {show(found)}, but {show(expected)} in the first file"
     return None
 
 
@@ -70,13 +74,12 @@ def value_difference(reference: VirtualArray, other: VirtualArray) -> str | None
 
     Stored values are compared; of virtual chunks, which ones there are and how long they are.
     """
-    virtual = [not is_stored(a) for a in (reference, other)]
-    if any(virtual):
-        a, b = reference.refs, other.refs
+    a, b = reference.refs, other.refs
+    if not (is_stored(reference) and is_stored(other)):
         if not np.array_equal(a.coords, b.coords) or not np.array_equal(a.length, b.length):
             return "its chunks have other lengths than in the first file"
         return None
-    if reference.refs.equals(other.refs) and reference.document["codecs"] == other.document["codecs"]:
+    if a.equals(b) and all(same(reference.document[k], other.document[k]) for k in _DECODING):
         return None
     expected, found = decode_array(reference), decode_array(other)
     equal = expected == found
@@ -86,12 +89,21 @@ def value_difference(reference: VirtualArray, other: VirtualArray) -> str | None
         return None
     index = tuple(int(i) for i in np.argwhere(~np.asarray(equal))[0])
     where = f" at {index}" if index else ""
-    return f"its value{where} is {show(found[index])}, in the first file {show(expected[index])}"
+    return f"its value{where} is {show(found[index])}, but {show(expected[index])} in the first file"
 
 
 def is_stored(array: VirtualArray) -> bool:
     """Whether all chunks that exist carry their bytes."""
     return not (array.refs.kind != ChunkKind.INLINE).any()
+
+
+def can_decode(versions: Sequence[VirtualArray]) -> bool:
+    """Whether the values of all versions are at hand, and few enough to be decoded and encoded again."""
+    return (
+        any(a.nrefs for a in versions)
+        and all(map(is_stored, versions))
+        and sum(a.size * max(1, getattr(native_dtype(a.document), "itemsize", 1)) for a in versions) <= _LARGEST
+    )
 
 
 def same(a: Any, b: Any) -> bool:
@@ -111,8 +123,18 @@ def show(value: Any) -> str:
         return "absent"
     if isinstance(value, np.generic):
         value = value.item()
-    text = repr(value)
+    text = str(value) if isinstance(value, _Word) else repr(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+class _Word(str):
+    """Shown without quotes."""
+
+    __slots__ = ()
+
+
+def _is(name: str) -> str:
+    return "are" if name in ("dimensions", "codecs") else "is"
 
 
 def _alike(a: Mapping[str, Any], b: Mapping[str, Any], axis: int) -> bool:
@@ -137,7 +159,7 @@ def _facts(a: VirtualArray, b: VirtualArray, axis: int | None) -> Iterator[tuple
     if a.ndim != b.ndim:
         yield "rank", a.ndim, b.ndim
         return
-    yield "data type", a.dtype, b.dtype
+    yield "data type", _Word(a.dtype), _Word(b.dtype)
     for i, name in enumerate(a.dimension_names):
         if i != axis:
             yield f"length along `{name or i}`", a.shape[i], b.shape[i]
@@ -158,7 +180,7 @@ def _names(array: VirtualArray) -> list[str | None]:
 
 
 def _endian(array: VirtualArray) -> str:
-    return str(array.document["codecs"][0].get("configuration", {}).get("endian", "little"))
+    return _Word(array.document["codecs"][0].get("configuration", {}).get("endian", "little"))
 
 
 def _without(shape: tuple[int, ...], axis: int | None) -> list[int]:

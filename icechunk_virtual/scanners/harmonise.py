@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.scanners.compare import is_stored, show
+from icechunk_virtual.scanners.compare import can_decode, show
 from icechunk_virtual.scanners.dataset import VirtualArray
 from icechunk_virtual.scanners.native import decode_array, encode_array
 from icechunk_virtual.scanners.time_units import TimeUnits, convert, parse_units
@@ -90,9 +90,9 @@ def _convert(
         kept = {k: v for k, v in first.attributes.items() if k in names}
         others = {k: v for k, v in array.attributes.items() if k not in names}
         document = {**document, "attributes": {**others, **kept}}
-    if old == new:
+    if old == new or not array.nrefs:
         return VirtualArray(document, array.refs), ""
-    if not is_stored(array):
+    if not can_decode([array]):
         return array, "it is not stored but virtual, so its times cannot be converted"
     values = decode_array(array)
     if values.dtype.kind not in "iuf":

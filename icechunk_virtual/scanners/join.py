@@ -42,7 +42,7 @@ def align(versions: Sequence[VirtualArray], axis: int, dim: str) -> tuple[int, l
     faults = []
     for i in filled:
         if chunks[i] != expected:
-            faults.append((i, f"chunk length along `{dim}` is {chunks[i]}, in the first file {expected}"))
+            faults.append((i, f"chunk length along `{dim}` is {chunks[i]}, but {expected} in the first file"))
         elif i in ends and ends[i] % expected:
             faults.append(
                 (i, f"its {ends[i]} steps along `{dim}` end inside a chunk of {expected}; only the last file's may")
