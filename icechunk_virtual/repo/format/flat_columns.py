@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from icechunk_virtual.repo.format.flat import Buffer
 
 _MIN_PERIODIC = 64  # fewer rows are not worth a pattern
+_MIN_REPEATS = 4  # nor is a pattern that repeats less often
+_LONGEST_PERIOD = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +31,25 @@ class Places:
 
     @classmethod
     def at(cls, buffer: Buffer, positions: NDArray[np.int64]) -> Places:
-        """From positions, with the pattern that they follow, if any."""
-        n = len(positions)
-        period = _period(positions) if n >= _MIN_PERIODIC else n
-        step = int(positions[period] - positions[0]) if period < n else 0
-        return cls(buffer, positions[:period], step, n)
+        """From positions in no particular order."""
+        return cls(buffer, positions, 0, len(positions))
+
+    @classmethod
+    def pointed_at(cls, buffer: Buffer, start: int, count: int) -> Places:
+        """The targets of the `count` u32 offsets from `start` on, with the pattern that they follow, if any.
+
+        The offsets themselves are inside the buffer and aligned.
+        """
+        offsets = buffer.view("<u4")[start // 4 : start // 4 + count]
+        known = min(count, _LONGEST_PERIOD + 1)
+        head = np.arange(start, start + 4 * known, 4, dtype=np.int64) + offsets[:known]
+        period = _period(head) if count >= _MIN_PERIODIC else 0
+        if period and period * _MIN_REPEATS <= count:
+            step = int(head[period] - head[0])
+            growth = np.uint32((step - 4 * period) % 2**32)  # of the offsets from one period to the next
+            if bool((offsets[period:] - offsets[:-period] == growth).all()):
+                return cls(buffer, head[:period], step, count)
+        return cls.at(buffer, np.arange(start, start + 4 * count, 4, dtype=np.int64) + offsets)
 
     @property
     def blocks(self) -> int:
@@ -49,12 +65,11 @@ class Places:
 
     def scattered(self) -> Places:
         """The same places without a pattern."""
-        return Places(self.buffer, self.positions(), 0, self.n)
+        return Places.at(self.buffer, self.positions())
 
     def take(self, rows: NDArray[Any]) -> Places:
         """Some of the places (row numbers or a mask)."""
-        positions = self.positions()[rows]
-        return Places(self.buffer, positions, 0, len(positions))
+        return Places.at(self.buffer, self.positions()[rows])
 
     def moved(self, by: NDArray[Any] | int) -> Places:
         """Every place further on; `by` is one value or one per place of the pattern."""
@@ -62,7 +77,9 @@ class Places:
 
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
         """One value per place of the pattern -> one per place."""
-        return values if self.blocks <= 1 else np.tile(values, self.blocks)[: self.n]
+        if self.blocks <= 1:
+            return np.array(values[: self.n])
+        return np.tile(values, self.blocks)[: self.n]
 
     def check(self, size: int, align: int, what: str) -> bool:
         """Whether the pattern is aligned and inside the buffer; without a pattern: it is, or an error."""
@@ -82,8 +99,8 @@ class Places:
             f"{what} reaches outside the {self.buffer.size} bytes of the file", low if low < 0 else high - size
         )
 
-    def read(self, dtype: str, what: str) -> NDArray[Any]:
-        """The numbers at the places, (n,), aligned to their size.
+    def read(self, dtype: str, what: str, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The numbers at the places, (n,), aligned to their size; into `out`, if given, which is contiguous.
 
         Raises
         ------
@@ -92,21 +109,23 @@ class Places:
         """
         size = np.dtype(dtype).itemsize
         if not self.check(size, size, what):
-            return self.scattered().read(dtype, what)
+            return self.scattered().read(dtype, what, out)
         view, shift = self.buffer.view(dtype), size.bit_length() - 1
+        if out is None:
+            out = np.empty(self.n, view.dtype)
         if self.blocks <= 1:
-            return view.take(self.first >> shift, mode="clip") if self.n else view[:0].copy()
+            if self.n:
+                np.take(view, self.first >> shift, out=out, mode="clip")
+            return out
         if len(self.first) == 1:
-            start, stride = int(self.first[0]) >> shift, self.step >> shift
-            if stride:
-                return view[start::stride][: self.n].copy()
+            out[:] = view[int(self.first[0]) >> shift :: self.step >> shift][: self.n]
+            return out
         low, width = int(self.first.min()) >> shift, self.step >> shift
         columns = (self.first >> shift) - low
         if int(columns.max()) >= width:
-            return self.scattered().read(dtype, what)
+            return self.scattered().read(dtype, what, out)
         whole = self.n // len(self.first)
         whole -= whole == self.blocks  # the last block may end with the buffer
-        out = np.empty(self.n, view.dtype)
         done = whole * len(self.first)
         grid = view[low : low + whole * width].reshape(whole, width)
         np.take(grid, columns, axis=1, out=out[:done].reshape(whole, -1), mode="clip")
@@ -116,10 +135,13 @@ class Places:
 
     def pattern(self, dtype: str, what: str) -> NDArray[Any] | None:
         """The numbers at the places of the pattern, (B,), if they are the same every time; else ``None``."""
-        values = self.read(dtype, what)
-        period = len(self.first)
+        return self.repeated(self.read(dtype, what))
+
+    def repeated(self, values: NDArray[Any]) -> NDArray[Any] | None:
+        """Of one value per place those of the pattern, (B,), if they are the same every time; else ``None``."""
         if self.blocks <= 1:
             return values
+        period = len(self.first)
         whole = self.n // period * period
         head = values[:period]
         same = (values[:whole].reshape(-1, period) == head).all() and (values[whole:] == head[: self.n - whole]).all()
@@ -136,15 +158,11 @@ class Places:
 
 
 def _period(positions: NDArray[np.int64]) -> int:
-    """Length of the shortest pattern of equal steps that the positions repeat; their number if there is none."""
-    n = len(positions)
-    head = np.diff(positions[: min(n, 1 << 14)])
-    other = np.flatnonzero(head != head[0])
+    """Length of the run of equal steps at the beginning, which is a candidate for a pattern; 0: none."""
+    steps = np.diff(positions)
+    other = np.flatnonzero(steps != steps[0])
     period = int(other[0]) + 1 if len(other) else 1
-    step = positions[period] - positions[0]
-    if step <= 0 or period * 4 > n:
-        return n
-    return period if bool((positions[period:] - positions[:-period] == step).all()) else n
+    return period if positions[period] > positions[0] else 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +191,7 @@ class Tables:
             return None
         vtables = places.moved(-distance.astype(np.int64))
         if vtables.blocks <= 1 and len(vtables.first) and (vtables.first == vtables.first[0]).all():
-            vtables = Places(places.buffer, vtables.first[:1], 0, 1)  # one vtable for all
+            vtables = Places.at(places.buffer, vtables.first[:1])  # one vtable for all
         what = f"the vtable of {what}"
         lengths = vtables.pattern("<u2", what)
         if lengths is None:
@@ -205,7 +223,8 @@ class Tables:
 
     def has(self, slot: int) -> NDArray[np.bool_]:
         """Which tables of the pattern have a field, bool (B,)."""
-        return self.offsets[slot] != 0
+        has: NDArray[np.bool_] = self.offsets[slot] != 0
+        return has
 
     def rows(self, slot: int) -> NDArray[np.bool_]:
         """Which tables have a field, bool (n,)."""
@@ -234,24 +253,21 @@ class Tables:
         """Places that an offset, which all tables must have, points at."""
         fields = self.field(slot, what)
         values = fields.read("<u4", what)
-        period = len(fields.first)
-        whole = len(values) // period * period if period else 0
-        head = values[:period]
-        if fields.blocks > 1 and (
-            (values[:whole].reshape(-1, period) == head).all() and (values[whole:] == head[: len(values) - whole]).all()
-        ):
-            return fields.moved(head)
-        return Places(fields.buffer, fields.positions() + values, 0, fields.n)
+        pattern = fields.repeated(values)
+        if pattern is not None:
+            return fields.moved(pattern)
+        return Places.at(fields.buffer, fields.positions() + values)
 
     def follow_each(self, slot: int, what: str) -> NDArray[np.int64]:
         """Positions that an offset points at, int64 (n,), where its values are not expected to follow a pattern."""
         fields = self.field(slot, what)
-        return fields.positions() + fields.read("<u4", what)
+        targets: NDArray[np.int64] = fields.positions() + fields.read("<u4", what)
+        return targets
 
     def vectors(self, slot: int, itemsize: int, what: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Position of the first element and number of elements of a vector that all tables must have, int64 (n,)."""
         places = self.follow(slot, what)
         counts = places.read("<u4", what).astype(np.int64)
         starts = places.positions() + 4
-        Places(places.buffer, starts + itemsize * counts, 0, len(starts)).check(0, 1, what)
+        Places.at(places.buffer, starts + itemsize * counts).check(0, 1, what)
         return starts, counts

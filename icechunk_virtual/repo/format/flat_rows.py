@@ -20,13 +20,12 @@ def pointed_at(buffer: Buffer, starts: NDArray[np.int64], counts: NDArray[np.int
     `starts` are the positions of the first elements and `counts` the numbers of elements, int64; all inside the buffer.
     """
     if len(counts) == 1:
-        own = np.arange(int(starts[0]), int(starts[0] + 4 * counts[0]), 4)
-        offsets = buffer.view("<u4")[int(starts[0]) // 4 :][: int(counts[0])]
-    else:
-        before = np.cumsum(counts) - counts
-        own = 4 * np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(starts - 4 * before, counts)
-        offsets = buffer.view("<u4").take(own >> 2, mode="clip") if len(own) else np.zeros(0, "<u4")
-    return Places.at(buffer, own + offsets)
+        return Places.pointed_at(buffer, int(starts[0]), int(counts[0]))
+    before = np.cumsum(counts) - counts
+    own = 4 * np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(starts - 4 * before, counts)
+    return (
+        Places.at(buffer, own + buffer.view("<u4").take(own >> 2, mode="clip")) if len(own) else Places.at(buffer, own)
+    )
 
 
 def order_of(coords: NDArray[np.uint32]) -> NDArray[np.int64] | None:
@@ -99,8 +98,7 @@ def _elements(vectors: Places, ndim: int, n: int, what: str) -> NDArray[np.uint3
     """The first `ndim` elements of `n` vectors of u32, uint32 (n, ndim)."""
     if 4 * n * ndim > MAX_BYTES:
         raise vectors.buffer.corrupt("more coordinates than any reader takes", int(vectors.first[0]))
-    vectors.moved(4 * ndim).read("<u4", what)  # all of each vector is inside
     coords = np.empty((n, ndim), np.uint32, order="F")
     for axis in range(ndim):
-        coords[:, axis] = vectors.moved(4 + 4 * axis).read("<u4", what)
+        vectors.moved(4 + 4 * axis).read("<u4", what, out=coords[:, axis])
     return coords

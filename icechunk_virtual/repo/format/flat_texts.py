@@ -36,7 +36,7 @@ def texts_at(buffer: Buffer, positions: NDArray[np.int64], what: str, limit: int
         starts, inverse = np.unique(heads, return_inverse=True)
     else:
         starts, inverse = heads, np.arange(len(heads))
-    places = Places(buffer, starts, 0, len(starts))
+    places = Places.at(buffer, starts)
     lengths = places.read("<u4", what).astype(np.int64)
     ends = places.moved(4 + lengths)
     ends.check(0, 1, what)

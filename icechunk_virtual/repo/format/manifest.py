@@ -6,6 +6,7 @@ Reading accepts every layout that the format allows; writing is in `manifest_enc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ __all__ = ["MAX_APPARENT_SIZE", "MAX_TABLES", "Manifest", "apparent_size", "deco
 
 _ROW_BYTES = 42  # least that a reference counts towards the readers' limit
 
+_Rows: TypeAlias = NDArray[np.bool_] | slice
+
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
@@ -61,7 +64,7 @@ class Manifest:
     _refs: dict[NodeId, ChunkRefs] = field(repr=False)
 
     def refs(self, node: NodeId) -> ChunkRefs | None:
-        """References of one array; ``None`` when the manifest does not hold it."""
+        """References of one array; ``None`` when the manifest holds none."""
         return self._refs.get(node)
 
 
@@ -94,7 +97,7 @@ def decode_manifest(data: bytes, *, file: str) -> Manifest:
         tuple(nodes[i] for i in order),
         sum(len(r) for r in refs),
         unique_tables + shared,
-        {nodes[i]: refs[i] for i in order},
+        {nodes[i]: refs[i] for i in order if len(refs[i])},
     )
 
 
@@ -103,9 +106,7 @@ def _arrays(buffer: Buffer, root: Table) -> tuple[list[NodeId], NDArray[np.int64
     start, count = root.vector(1, 4, 4, "the vector of arrays")
     if count > MAX_TABLES:
         raise buffer.corrupt(f"{count} arrays are more than any reader takes", start)
-    offsets = buffer.view("<u4")[start // 4 : start // 4 + count]
-    positions = start + 4 * np.arange(count, dtype=np.int64) + offsets
-    arrays = Tables.at(Places.at(buffer, positions), 2, "an array")
+    arrays = Tables.at(Places.pointed_at(buffer, start, count), 2, "an array")
     ids = arrays.field(0, "an array's node id").read_bytes(NODE_ID_SIZE, "an array's node id")
     raw = ids.tobytes()
     nodes = [NodeId(raw[i : i + NODE_ID_SIZE]) for i in range(0, len(raw), NODE_ID_SIZE)]
@@ -123,13 +124,14 @@ def _decode(buffer: Buffer, places: Places, counts: NDArray[np.int64]) -> list[C
     rows = Tables.at(places, 8, "a chunk reference")
     n = len(rows)
     coords = coordinates(rows, INDEX, counts, "a chunk's index")
-    kind = _kinds(buffer, rows)
+    kinds = _kinds(rows)
+    kind = rows.places.spread(kinds)
     offset = rows.numbers(OFFSET, "<u8", "a chunk's offset")
     length = rows.numbers(LENGTH, "<u8", "a chunk's length")
     source = np.zeros(n, np.uint32)
-    locations = _locations(buffer, rows, kind, source)
-    chunk_ids = _chunk_ids(rows, kind, source)
-    heap = _payloads(buffer, rows, kind, offset, length)
+    locations = _locations(rows, kinds, source)
+    chunk_ids = _chunk_ids(rows, kinds, source)
+    heap = _payloads(rows, kinds, offset, length)
     if (offset + length < offset).any():
         raise buffer.corrupt("a chunk ends beyond 64 bits")
 
@@ -156,32 +158,42 @@ def _sorted(
     """References with their coordinates in order; of repeated ones the first stands."""
     rows = order_of(coords)
     if rows is not None:
-        coords, kind, source, offset, length = (c[rows] for c in (coords, kind, source, offset, length))
+        coords, kind, source = coords[rows], kind[rows], source[rows]
+        offset, length = offset[rows], length[rows]
     return ChunkRefs._trusted(coords, kind, source, offset, length, locations, chunk_ids, heap)
 
 
-def _kinds(buffer: Buffer, rows: Tables) -> NDArray[np.uint8]:
-    """`ChunkKind` of each row."""
+def _kinds(rows: Tables) -> NDArray[np.uint8]:
+    """`ChunkKind` of each row of the pattern, uint8 (B,)."""
     native, virtual, inline = rows.has(CHUNK_ID), rows.has(LOCATION), rows.has(INLINE)
     known = native | virtual | inline
     if not known.all():
         bad = int(rows.places.first[np.argmin(known)])
-        raise buffer.corrupt("a chunk reference is neither native nor virtual nor inline", bad)
-    kind = np.where(native, ChunkKind.NATIVE, np.where(virtual, ChunkKind.VIRTUAL, ChunkKind.INLINE)).astype(np.uint8)
-    return np.ascontiguousarray(rows.places.spread(kind))
+        raise rows.places.buffer.corrupt("a chunk reference is neither native nor virtual nor inline", bad)
+    kinds = np.full(native.shape, ChunkKind.INLINE, np.uint8)
+    kinds[virtual] = ChunkKind.VIRTUAL
+    kinds[native] = ChunkKind.NATIVE
+    return kinds
 
 
-def _chosen(rows: Tables, kind: NDArray[np.uint8], wanted: ChunkKind) -> tuple[NDArray[np.bool_] | None, Tables]:
-    """The rows of one kind: a mask (``None``: all) and their tables."""
-    mask = kind == wanted
-    return (None, rows) if mask.all() else (mask, rows.take(mask))
+def _chosen(rows: Tables, kinds: NDArray[np.uint8], wanted: ChunkKind) -> tuple[_Rows, Tables] | None:
+    """Index of the rows of one kind, and their tables; ``None`` if there are none."""
+    found = kinds == wanted
+    if not found.any():
+        return None
+    if found.all():
+        return slice(None), rows
+    mask = rows.places.spread(found)
+    return mask, rows.take(mask)
 
 
-def _locations(buffer: Buffer, rows: Tables, kind: NDArray[np.uint8], source: NDArray[np.uint32]) -> Locations:
+def _locations(rows: Tables, kinds: NDArray[np.uint8], source: NDArray[np.uint32]) -> Locations:
     """The table of locations; `source` of the virtual rows is filled in."""
-    mask, virtual = _chosen(rows, kind, ChunkKind.VIRTUAL)
-    if not len(virtual):
+    chosen = _chosen(rows, kinds, ChunkKind.VIRTUAL)
+    if chosen is None:
         return Locations.of(())
+    where, virtual = chosen
+    buffer = rows.places.buffer
     urls, row = texts_at(buffer, virtual.follow_each(LOCATION, "a location"), "a location", MAX_FLATBUFFER)
     etags, seconds = Strings.repeated("", len(urls)), np.zeros(len(urls), np.int64)
     tagged = virtual.rows(ETAG)
@@ -197,10 +209,7 @@ def _locations(buffer: Buffer, rows: Tables, kind: NDArray[np.uint8], source: ND
             tag[tagged] = number + 1
         (url, tag, seconds), row = _distinct((row, tag, modified.astype(np.int64)))
         urls, etags = urls.take(url), tags.take(tag)
-    if mask is None:
-        source[:] = row
-    else:
-        source[mask] = row
+    source[where] = row
     return Locations(urls, etags, seconds.astype(np.uint32))
 
 
@@ -220,28 +229,23 @@ def _distinct(columns: tuple[NDArray[np.int64], ...]) -> tuple[tuple[NDArray[np.
     return tuple(column[first] for column in heads), rows
 
 
-def _chunk_ids(rows: Tables, kind: NDArray[np.uint8], source: NDArray[np.uint32]) -> NDArray[np.uint8]:
+def _chunk_ids(rows: Tables, kinds: NDArray[np.uint8], source: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """The ids of the native rows, one each; `source` is filled in."""
-    mask, native = _chosen(rows, kind, ChunkKind.NATIVE)
-    if not len(native):
+    chosen = _chosen(rows, kinds, ChunkKind.NATIVE)
+    if chosen is None:
         return np.empty((0, OBJECT_ID_SIZE), np.uint8)
-    numbers = np.arange(len(native), dtype=np.uint32)
-    if mask is None:
-        source[:] = numbers
-    else:
-        source[mask] = numbers
+    where, native = chosen
+    source[where] = np.arange(len(native), dtype=np.uint32)
     return native.field(CHUNK_ID, "a chunk's id").read_bytes(OBJECT_ID_SIZE, "a chunk's id")
 
 
-def _payloads(
-    buffer: Buffer, rows: Tables, kind: NDArray[np.uint8], offset: NDArray[np.uint64], length: NDArray[np.uint64]
-) -> bytes:
+def _payloads(rows: Tables, kinds: NDArray[np.uint8], offset: NDArray[np.uint64], length: NDArray[np.uint64]) -> bytes:
     """The heap that the inline rows point into, which is the file itself; their `offset` and `length` are filled in."""
-    mask, inline = _chosen(rows, kind, ChunkKind.INLINE)
-    if not len(inline):
+    chosen = _chosen(rows, kinds, ChunkKind.INLINE)
+    if chosen is None:
         return b""
+    where, inline = chosen
     starts, lengths = inline.vectors(INLINE, 1, "an inline chunk")
-    where = slice(None) if mask is None else mask
     offset[where] = starts
     length[where] = lengths
-    return buffer.data
+    return rows.places.buffer.data

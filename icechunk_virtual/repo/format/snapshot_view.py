@@ -167,7 +167,8 @@ class Snapshot:
         """Ids of all nodes as numbers, uint64 (num_nodes,)."""
         tables = Tables.at(Places.at(self._buffer, self._tables), 1, "a node")
         ids = tables.field(ID, "a node's id").read_bytes(NODE_ID_SIZE, "a node's id")
-        return np.ascontiguousarray(ids).view("<u8")[:, 0]
+        numbers: NDArray[np.uint64] = np.ascontiguousarray(ids).view("<u8")[:, 0]
+        return numbers
 
     # -- manifests -----------------------------------------------------------------------------------------------
 
@@ -259,8 +260,8 @@ def _node_tables(root: Table) -> NDArray[np.int64]:
     """Positions of the nodes' tables, checked to be inside the file."""
     start, count = root.vector(NODES, 4, 4, "the vector of nodes")
     offsets = root.buffer.view("<u4")[start // 4 : start // 4 + count]
-    tables = np.arange(start, start + 4 * count, 4, dtype=np.int64) + offsets
-    Places(root.buffer, tables, 0, count).read("<i4", "a node")
+    tables: NDArray[np.int64] = np.arange(start, start + 4 * count, 4, dtype=np.int64) + offsets
+    Places.at(root.buffer, tables).read("<i4", "a node")
     return tables
 
 

@@ -169,9 +169,7 @@ def _ids(root: Table, slot: int, name: str) -> frozenset[NodeId]:
 
 def _updated_chunks(buffer: Buffer, root: Table) -> dict[NodeId, NDArray[np.uint32]]:
     start, count = root.vector(_CHUNKS_SLOT, 4, 4, "the updated chunks")
-    offsets = buffer.view("<u4")[start // 4 : start // 4 + count]
-    places = Places.at(buffer, start + 4 * np.arange(count, dtype=np.int64) + offsets)
-    arrays = Tables.at(places, 2, "an updated array")
+    arrays = Tables.at(Places.pointed_at(buffer, start, count), 2, "an updated array")
     raw = arrays.field(0, "an updated array's id").read_bytes(NODE_ID_SIZE, "an updated array's id").tobytes()
     ids = [NodeId(raw[at : at + NODE_ID_SIZE]) for at in range(0, len(raw), NODE_ID_SIZE)]
     if len(set(ids)) != len(ids):
