@@ -190,9 +190,7 @@ class IcechunkStore(Store):
 
     async def is_empty(self, prefix: str) -> bool:
         """Whether nothing is below a prefix."""
-        async for _ in self.list_dir(prefix):
-            return False
-        return True
+        return await listing.is_empty(self._ws, prefix)
 
     # -- listing -----------------------------------------------------------------------------------------------
 

@@ -52,8 +52,8 @@ class ArrayLayout:
 
     @property
     def grid_shape(self) -> tuple[int, ...]:
-        """Chunks per dimension, at least 1 (an axis of length zero still has chunk 0)."""
-        return tuple(max(1, -(-n // c)) for n, c in zip(self.shape, self.chunk_shape, strict=True))
+        """Chunks per dimension, at least 1: an axis of length zero still has chunk 0, whatever its chunk length."""
+        return tuple(max(1, -(-n // c)) if n else 1 for n, c in zip(self.shape, self.chunk_shape, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def parse_document(document: bytes, path: str) -> ArrayLayout | None:
     chunk_shape = _lengths(configuration.get("chunk_shape")) if isinstance(configuration, dict) else None
     if chunk_shape is None:
         raise bad("`chunk_grid.configuration.chunk_shape` must be a list of integers from 0 to 2**64 - 1")
-    if len(shape) != len(chunk_shape) or 0 in chunk_shape:
+    if len(shape) != len(chunk_shape) or any(c == 0 < n for n, c in zip(shape, chunk_shape, strict=True)):
         raise bad(f"Invalid chunk grid metadata: shape {list(shape)}, chunk_shape {list(chunk_shape)}")
     layout = ArrayLayout(shape, chunk_shape, _names(content.get("dimension_names"), len(shape), bad))
     if any(n > MAX_INDEX for n in layout.grid_shape):

@@ -67,6 +67,16 @@ async def names_in(ws: Workspace, prefix: str) -> AsyncIterator[str]:
         yield name
 
 
+async def is_empty(ws: Workspace, prefix: str) -> bool:
+    """Whether there is neither a node at or below a prefix nor, for chunk prefixes, a chunk."""
+    path = parse_path(prefix)
+    if next(iter(tree.walk(ws, path)), None) is not None:
+        return False
+    async for _ in names_in(ws, prefix):
+        return False
+    return True
+
+
 async def delete_below(ws: Workspace, prefix: str) -> None:
     """Delete a node and all below it, or the chunks below a chunk prefix; anything else is left alone."""
     try:
