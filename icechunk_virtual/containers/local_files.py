@@ -43,6 +43,7 @@ class LocalFiles:
         self._authorization = authorization
         self._timer = timer
         self._to_threads = 0  # how many of the next reads go to threads; lost updates of threads do not matter
+        self._was_slow = False
         self._roots: tuple[str, ...] = ()
 
     async def read(self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int) -> bytes:
@@ -62,8 +63,10 @@ class LocalFiles:
             return await self._in_thread(grant, location, chunk, offset, length)
         start = self._timer()
         data = self.read_now(grant, location, chunk, offset, length)
-        if self._timer() - start > _SLOW_SECONDS:
+        slow = self._timer() - start > _SLOW_SECONDS
+        if slow and self._was_slow:  # a single one may only mean that the machine is busy
             self._to_threads = _SLOW_READS
+        self._was_slow = slow
         return data
 
     async def _in_thread(

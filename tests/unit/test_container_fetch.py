@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import pickle
 import threading
@@ -208,7 +209,8 @@ def test_deleted_while_opened(fetcher: Fetcher, file: Path, monkeypatch: pytest.
 
 
 def test_slow_reads_leave_the_event_loop(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock: Iterator[float] = iter([0.0, 1.0, 2.0, 2.0])  # the first read takes a second, the next one in here none
+    seconds = [1, 0, 1, 1, 1, 0]  # of the reads that happen in the event loop
+    clock: Iterator[int] = itertools.accumulate(step for second in seconds for step in (0, second))
     authorization = authorization_of(file.parent)
     client = LocalFiles(authorization, timer=lambda: next(clock))
     threads = []
@@ -223,11 +225,11 @@ def test_slow_reads_leave_the_event_loop(file: Path, monkeypatch: pytest.MonkeyP
     grant = authorization.readable(chunk.url)
 
     async def main() -> None:
-        for _ in range(18):
+        for _ in range(4 + 16 + 1 + 16 + 1):
             assert await client.read(grant, check_location(chunk.url), chunk, 0, 5) == DATA[:5]
 
     asyncio.run(main())
-    assert threads == [True] + [False] * 16 + [True]
+    assert threads == [True] * 4 + [False] * 16 + [True] + [False] * 16 + [True]
 
 
 def test_large_reads_leave_the_event_loop(fetcher: Fetcher, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
