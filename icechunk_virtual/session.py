@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import secrets
 import warnings
 from collections.abc import AsyncIterator, Generator
 from typing import Any, NoReturn
@@ -243,7 +242,7 @@ class ForkSession(Session):
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__(workspace)
-        workspace.fork_id = workspace.fork_id or secrets.token_hex(8)
+        workspace.fork_id = workspace.fork_id or workspace.world.random_bytes(8).hex()
 
     def _check_mergeable(self, others: tuple[Any, ...]) -> None:
         for other in others:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from icechunk_virtual.containers.container import VirtualChunkContainer, local_filesystem_store
 from icechunk_virtual.containers.source import expand, open_source
-from icechunk_virtual.containers.url import local_path
+from icechunk_virtual.containers.url import check_prefix, local_path
 from icechunk_virtual.errors import ScanError
 from icechunk_virtual.scanners import registry
 from icechunk_virtual.scanners.combine import concat as concat_scanned
@@ -245,4 +245,4 @@ def container_for(prefix: str) -> VirtualChunkContainer:
     """
     if not prefix.startswith("file:"):
         raise ScanError(f"virtual chunk containers for {prefix} are not supported by this version; use file:// sources")
-    return VirtualChunkContainer(prefix, local_filesystem_store(str(local_path(prefix))))
+    return VirtualChunkContainer(prefix, local_filesystem_store(str(local_path(check_prefix(prefix)))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,12 @@ class IcechunkVirtualBackend(BackendEntrypoint):
         snapshot_id: str | None = None,
         as_of: datetime | str | None = None,
         authorize: Authorize | None = None,
-        **decoding: Any,
+        mask_and_scale: bool | Mapping[str, bool] = True,
+        decode_times: Any = True,
+        concat_characters: bool | Mapping[str, bool] = True,
+        decode_coords: bool | str = True,
+        use_cftime: bool | Mapping[str, bool] | None = None,
+        decode_timedelta: Any = None,
     ) -> Dataset:
         """Open a group of a version as a dataset.
 
@@ -70,12 +75,22 @@ class IcechunkVirtualBackend(BackendEntrypoint):
             With a branch: its newest version at or before this moment, an aware datetime or ISO 8601 text.
         authorize
             URL prefixes of virtual chunk containers that may be read, alone or in a mapping to credentials.
-        **decoding
-            As for ``xr.open_dataset``: ``mask_and_scale``, ``decode_times``, ...
+        mask_and_scale, decode_times, concat_characters, decode_coords, use_cftime, decode_timedelta
+            As for ``xr.open_dataset``.
         """
         store = _store(filename_or_obj, branch, tag, snapshot_id, as_of, authorize)
         return ZarrBackendEntrypoint().open_dataset(
-            store, drop_variables=drop_variables, group=group, consolidated=False, zarr_format=3, **decoding
+            store,
+            mask_and_scale=mask_and_scale,
+            decode_times=decode_times,
+            concat_characters=concat_characters,
+            decode_coords=decode_coords,
+            drop_variables=drop_variables,
+            use_cftime=use_cftime,
+            decode_timedelta=decode_timedelta,
+            group=group,
+            consolidated=False,
+            zarr_format=3,
         )
 
     def open_groups_as_dict(  # type: ignore[override]  # as above
