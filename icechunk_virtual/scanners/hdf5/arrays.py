@@ -132,8 +132,10 @@ def scan_dataset(
             compressors = codecs(pipeline, _itemsize(facts) * math.prod(element.inner))
         except NoCodec as error:
             reason = str(error)
-    if reason or (index is None and _layout(dataset) == h5d.COMPACT):
-        return _stored(facts, reason or "compact: it lies in the object header"), reason or "compact", notes
+    if not reason and _layout(dataset) == h5d.COMPACT:
+        reason = "compact: it lies in the object header"
+    if reason:
+        return _stored(facts, reason), reason, notes
     if index is not None:
         array, reason = _chunked(facts, index, pipeline, compressors, skipped)
     else:

@@ -52,7 +52,7 @@ def read_chunk_index(dataset: h5py.Dataset) -> ChunkIndex:
     base = dataset.file.userblock_size
     if base and not _offsets_count_user_block():
         offset = offset + np.uint64(base)
-    return ChunkIndex(start.reshape(-1, dataset.ndim), filter_mask, offset, size)
+    return ChunkIndex(_true_starts(dataset, start.reshape(-1, dataset.ndim)), filter_mask, offset, size)
 
 
 def _collect(
@@ -77,6 +77,46 @@ def _collect(
             flush()
     finally:
         flush()
+
+
+def _true_starts(dataset: h5py.Dataset, start: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Undo an error of the HDF5 library (up to 2.0 at least) in the coordinates of extensible arrays.
+
+    That index serves datasets with one unlimited axis and numbers chunks with this axis slowest; when it is not the
+    first, the library lists them as if it were numbered in C order, with zeros for the axes before. Whether a dataset
+    has such an index cannot be asked, so a chunk is looked up where it would then be.
+    """
+    unlimited = [axis for axis, limit in enumerate(dataset.maxshape) if limit is None]
+    if len(unlimited) != 1 or not unlimited[0] or not len(start):
+        return start
+    axis, chunks = unlimited[0], np.array(dataset.chunks, np.uint64)
+    grid = [1 if n is None else -(-n // c) for n, c in zip(dataset.maxshape, dataset.chunks, strict=True)]
+    scaled = start // chunks
+    if scaled[:, :axis].any():
+        return start
+    number = scaled[:, axis]
+    for i in range(axis + 1, len(grid)):
+        number = number * np.uint64(grid[i]) + scaled[:, i]
+    true = np.empty_like(scaled)
+    for i in reversed(range(len(grid))):
+        if i != axis:
+            number, true[:, i] = np.divmod(number, np.uint64(grid[i]))
+    true[:, axis] = number
+    true *= chunks
+    moved = (true != start).any(axis=1)
+    shape = np.array(dataset.shape, np.uint64)
+    if not moved.any() or (true >= shape).any():
+        return start
+    return true if _is_chunk(dataset, true[int(np.argmax(moved))].tolist()) else start
+
+
+def _is_chunk(dataset: h5py.Dataset, start: list[int]) -> bool:
+    """Whether a chunk was written there, by the library's own lookup."""
+    try:
+        dataset.id.read_direct_chunk(tuple(start))
+    except (OSError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 @cache

@@ -103,8 +103,9 @@ def _enumeration(tid: Any, dtype: np.dtype[Any]) -> Element:
     if h5py.check_enum_dtype(dtype) is None and dtype.kind == "b":
         return Element(np.dtype(bool), Content.SAME)
     names = h5py.check_enum_dtype(dtype) or {}
+    ordered = sorted(names.items(), key=lambda item: int(item[1]))
     base = _fixed(tid.get_super(), np.dtype(dtype.str))
-    return Element(base.dtype, base.content, base.reason, enum={str(k): int(v) for k, v in names.items()})
+    return Element(base.dtype, base.content, base.reason, enum={str(k): int(v) for k, v in ordered})
 
 
 def _fixed(tid: Any, dtype: np.dtype[Any]) -> Element:
