@@ -1,0 +1,186 @@
+"""Any store of the obstore library behind the object store Protocol: what cloud storages are made of.
+
+Knows no provider: what differs between them comes in as values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import obstore
+
+from icechunk_virtual.errors import ObjectNotFound, PreconditionFailed, StorageError, TransientStorageError
+from icechunk_virtual.repo.foreign_errors import too_short, translating, unknown_outcome
+from icechunk_virtual.repo.format.envelope import SPEC_VERSION, FileType, client_name
+from icechunk_virtual.repo.object_store import PAGE_SIZE, ObjectInfo, PartPolicy, Version, escape_key, unescape_key
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutMode, PutResult, UpdateVersion
+    from obstore.store import ObjectStore as ForeignStore
+
+
+class ObstoreStore:
+    """Objects of an obstore store, whose own prefix is the root of the repository.
+
+    Parameters
+    ----------
+    foreign
+        The store; it repeats failed requests by its own configuration.
+    parts
+        How large objects are best fetched.
+    escaped
+        Whether keys are percent-encoded (everywhere but on S3).
+    metadata
+        Whether metadata is attached to files (format version 1, section 3.1).
+    writable
+        Whether the storage may be written to.
+    """
+
+    def __init__(
+        self,
+        foreign: ForeignStore,
+        *,
+        parts: PartPolicy,
+        escaped: bool = True,
+        metadata: bool = True,
+        writable: bool = True,
+    ) -> None:
+        self._foreign = foreign
+        self._escaped = escaped
+        self._metadata = metadata
+        self.parts = parts
+        self.writable = writable
+
+    def _settings(self) -> tuple[object, ...]:
+        return self._foreign, self.parts, self._escaped, self._metadata, self.writable
+
+    def __eq__(self, other: object) -> bool:
+        return self._settings() == other._settings() if isinstance(other, ObstoreStore) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self._foreign), self.parts))
+
+    def __repr__(self) -> str:  # the foreign one's may show more than it should
+        return f"ObstoreStore({type(self._foreign).__name__})"
+
+    def _spell(self, key: str) -> str:
+        return escape_key(key) if self._escaped else key
+
+    def _info(self, key: str, meta: ObjectMeta) -> ObjectInfo:
+        return ObjectInfo(key, meta["size"], round(meta["last_modified"].timestamp() * 1_000_000))
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:  # noqa: D102  # Protocol
+        if start == 0 and stop is None:
+            return (await self.get_versioned(key))[0]
+        if start == stop or stop is None:  # no request means an empty range, and few stores take an open one at the end
+            size = (await self.head(key)).size
+            stop = size if stop is None else stop
+            if not start <= stop <= size:
+                raise too_short(key, size, start, stop)
+            if start == stop:
+                return b""
+        try:
+            with translating(key):
+                data = bytes(await obstore.get_range_async(self._foreign, self._spell(key), start=start, end=stop))
+        except ObjectNotFound:
+            raise
+        except StorageError:
+            await self._check_range(key, start, stop)
+            raise
+        if len(data) != stop - start:
+            raise too_short(key, start + len(data), start, stop)
+        return data
+
+    async def _check_range(self, key: str, start: int, stop: int) -> None:
+        size = (await self.head(key)).size
+        if stop > size:
+            raise too_short(key, size, start, stop)
+
+    async def get_versioned(self, key: str) -> tuple[bytes, Version]:  # noqa: D102  # Protocol
+        with translating(key):
+            found = await obstore.get_async(self._foreign, self._spell(key))
+            return bytes(await found.bytes_async()), Version(found.meta["e_tag"], found.meta["version"])
+
+    async def head(self, key: str) -> ObjectInfo:  # noqa: D102  # Protocol
+        with translating(key):
+            return self._info(key, await obstore.head_async(self._foreign, self._spell(key)))
+
+    async def list(self, prefix: str) -> AsyncIterator[list[ObjectInfo]]:  # noqa: D102  # Protocol
+        with translating(prefix):
+            pages = obstore.list(self._foreign, prefix=self._spell(prefix) or None, chunk_size=PAGE_SIZE)
+            async for page in pages:
+                yield [self._info(unescape_key(m["path"]) if self._escaped else m["path"], m) for m in page]
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    async def put(  # noqa: D102  # Protocol
+        self,
+        key: str,
+        data: bytes,
+        *,
+        file_type: FileType | None = None,
+        durable: bool = True,  # noqa: ARG002  # object stores always are
+    ) -> None:
+        with translating(key):
+            await self._put(key, data, "overwrite", file_type)
+
+    async def _put(self, key: str, data: bytes, mode: PutMode, file_type: FileType | None = None) -> PutResult:
+        attributes = _attributes(file_type) if self._metadata and file_type is not None else None
+        return await obstore.put_async(
+            self._foreign, self._spell(key), data, mode=mode, attributes=attributes, use_multipart=False
+        )
+
+    async def put_new(self, key: str, data: bytes) -> Version:  # noqa: D102  # Protocol
+        return await self._put_conditionally(key, data, "create")
+
+    async def put_if_match(self, key: str, data: bytes, version: Version) -> Version:  # noqa: D102  # Protocol
+        mode: UpdateVersion = {}
+        if version.etag is not None:
+            mode["e_tag"] = version.etag
+        if version.generation is not None:
+            mode["version"] = version.generation
+        if not mode:
+            raise PreconditionFailed(
+                f"object store error Request precondition failure for path {key}: the store gave no version to compare "
+                "with. Nothing was written.",
+                key=key,
+            )
+        return await self._put_conditionally(key, data, mode)
+
+    async def _put_conditionally(self, key: str, data: bytes, mode: PutMode) -> Version:
+        try:
+            with translating(key):
+                result = await self._put(key, data, mode)
+        except TransientStorageError as error:
+            raise unknown_outcome(error, key) from error
+        return Version(result["e_tag"], result["version"])
+
+    async def delete(self, keys: Iterable[str]) -> int:  # noqa: D102  # Protocol
+        keys = tuple(keys)
+        for i in range(0, len(keys), PAGE_SIZE):
+            await self._delete(keys[i : i + PAGE_SIZE])
+        return len(keys)
+
+    async def _delete(self, keys: Sequence[str]) -> None:
+        try:
+            with translating(keys[0]):
+                await obstore.delete_async(self._foreign, [self._spell(key) for key in keys])
+        except ObjectNotFound:
+            if len(keys) > 1:  # some providers stop at the first that is missing
+                for key in keys:
+                    await self._delete((key,))
+
+    async def sync(self, keys: Iterable[str]) -> None:
+        """Do nothing: what an object store has confirmed is safe."""
+
+
+def _attributes(file_type: FileType) -> dict[str, str]:
+    return {
+        "ic_spec_ver": str(SPEC_VERSION),
+        "ic_client": client_name(),
+        "ic_file_type": file_type.label.replace(" ", "-"),
+        "ic_comp_alg": "zstd",
+    }

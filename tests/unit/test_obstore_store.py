@@ -1,0 +1,130 @@
+"""What is particular to stores of the obstore library: metadata, versions, and the translation of errors."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import obstore
+import obstore.store
+import pytest
+from obstore import exceptions as foreign
+
+from icechunk_virtual.errors import (
+    ObjectNotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    PreconditionFailed,
+    StorageError,
+    TransientStorageError,
+)
+from icechunk_virtual.repo.foreign_errors import translate
+from icechunk_virtual.repo.format.envelope import FileType
+from icechunk_virtual.repo.object_store import PartPolicy, Version
+from icechunk_virtual.repo.obstore_store import ObstoreStore
+
+T = TypeVar("T")
+PARTS = PartPolicy(18, 12 * 2**20)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize("file_type", [FileType.TRANSACTION_LOG, None])
+def test_metadata(metadata: bool, file_type: FileType | None) -> None:
+    memory = obstore.store.MemoryStore()
+    run(ObstoreStore(memory, parts=PARTS, metadata=metadata).put("k", b"1", file_type=file_type))
+    attributes = obstore.get(memory, "k").attributes
+    if metadata and file_type is not None:
+        assert set(attributes) == {"ic_spec_ver", "ic_client", "ic_file_type", "ic_comp_alg"}
+        assert attributes["ic_file_type"] == "transaction-log"
+    else:
+        assert not attributes
+
+
+@pytest.mark.parametrize(
+    ("escaped", "path"), [(True, "refs/branch.%C3%A9%23/ref.json"), (False, "refs/branch.é#/ref.json")]
+)
+def test_spelling(escaped: bool, path: str) -> None:
+    memory = obstore.store.MemoryStore()
+    store = ObstoreStore(memory, parts=PARTS, escaped=escaped)
+    run(store.put("refs/branch.é#/ref.json", b"1"))
+    assert [meta["path"] for page in obstore.list(memory) for meta in page] == [path]
+
+    async def keys() -> list[str]:
+        return [info.key async for page in store.list("refs/") for info in page]
+
+    assert run(keys()) == ["refs/branch.é#/ref.json"]
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_lost_answer(monkeypatch: pytest.MonkeyPatch, conditional: bool) -> None:
+    async def put_async(*args: object, **kwargs: object) -> None:
+        raise foreign.GenericError("error sending request: connection closed")
+
+    store = ObstoreStore(obstore.store.MemoryStore(), parts=PARTS)
+    monkeypatch.setattr(obstore, "put_async", put_async)
+    if conditional:
+        for write in (store.put_new("k", b"1"), store.put_if_match("k", b"1", Version("1"))):
+            with pytest.raises(OutcomeUnknown, match="connection closed"):
+                run(write)
+    else:
+        with pytest.raises(TransientStorageError, match="connection closed"):
+            run(store.put("k", b"1"))
+
+
+def test_a_body_that_is_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def get_range_async(*args: object, **kwargs: object) -> bytes:
+        return b"12"
+
+    monkeypatch.setattr(obstore, "get_range_async", get_range_async)
+    with pytest.raises(StorageError, match="k has 12 bytes"):
+        run(ObstoreStore(obstore.store.MemoryStore(), parts=PARTS).get("k", start=10, stop=15))
+
+
+def test_equality_and_repr() -> None:
+    memory = obstore.store.MemoryStore()
+    one = ObstoreStore(memory, parts=PARTS)
+    assert one == ObstoreStore(memory, parts=PARTS)
+    assert hash(one) == hash(ObstoreStore(memory, parts=PARTS))
+    assert one != ObstoreStore(memory, parts=PARTS, writable=False)
+    assert repr(one) == "ObstoreStore(MemoryStore)"
+    secret = obstore.store.S3Store("bucket", region="us-east-1", access_key_id="KEYID", secret_access_key="SECRET")
+    assert "SECRET" not in repr(ObstoreStore(secret, parts=PARTS))
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (FileNotFoundError("x"), ObjectNotFound),
+        (foreign.AlreadyExistsError("x"), PreconditionFailed),
+        (foreign.PreconditionError("x"), PreconditionFailed),
+        (foreign.PermissionDeniedError("x"), PermissionDenied),
+        (foreign.UnauthenticatedError("x"), PermissionDenied),
+        (foreign.GenericError("x"), TransientStorageError),
+        (foreign.NotSupportedError("x"), StorageError),
+        (PermissionError(errno.EACCES, "x"), PermissionDenied),
+        (OSError(errno.EROFS, "x"), PermissionDenied),
+        (OSError(errno.ENOSPC, "x"), StorageError),
+        (OSError(errno.EMFILE, "x"), TransientStorageError),
+        (OSError(errno.EIO, "x"), StorageError),
+        (TimeoutError("x"), TransientStorageError),
+        (FileExistsError(errno.EEXIST, "x"), PreconditionFailed),
+        (RuntimeError(), StorageError),
+    ],
+)
+def test_translation(error: Exception, ours: type[StorageError]) -> None:
+    translated = translate(error, "some/key")
+    assert type(translated) is ours
+    assert translated.key == "some/key"  # type: ignore[attr-defined]
+    assert "some/key" in str(translated)
+
+
+def test_the_library_s_debug_text_is_left_out() -> None:
+    with pytest.raises(ObjectNotFound) as caught:
+        run(ObstoreStore(obstore.store.MemoryStore(), parts=PARTS).get("a/k"))
+    assert "Debug source" not in str(caught.value)
