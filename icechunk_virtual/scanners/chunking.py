@@ -93,12 +93,17 @@ def contiguous_refs(
     ValueError
         Chunks of this shape are not contiguous in the file.
     """
-    grid = _grid(shape, chunk_shape)
-    coords = _coords(grid)
+    coords, offsets = contiguous_offsets(shape, chunk_shape, itemsize, offset)
+    return ChunkRefs.virtual(coords, locations, 0, offsets, math.prod(chunk_shape) * itemsize)
+
+
+def contiguous_offsets(
+    shape: Sequence[int], chunk_shape: Sequence[int], itemsize: int, offset: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Coordinates, uint64 (n, ndim), and offsets, uint64 (n,), of the chunks of `contiguous_refs`."""
+    coords = _coords(_grid(shape, chunk_shape))
     start = _element(shape, coords * np.asarray(chunk_shape, np.uint64).reshape(1, -1))
-    length = math.prod(chunk_shape) * itemsize
-    offsets = start * np.uint64(itemsize) + np.uint64(offset)
-    return ChunkRefs.virtual(coords, locations, 0, offsets, np.full(len(coords), length, np.uint64))
+    return coords, start * np.uint64(itemsize) + np.uint64(offset)
 
 
 def tail_refs(

@@ -13,7 +13,7 @@ from icechunk_virtual.errors import InconsistentFiles, ScanError
 from icechunk_virtual.scanners.compare import can_decode, difference, other_attributes, show, value_difference
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, human_bytes, join_path
 from icechunk_virtual.scanners.harmonise import harmonise_times
-from icechunk_virtual.scanners.join import align, join_stored, join_virtual
+from icechunk_virtual.scanners.join import JoinedLocations, align, join_stored, join_virtual
 from icechunk_virtual.scanners.native import decode_array
 from icechunk_virtual.scanners.order import order_of, overlaps
 
@@ -90,6 +90,7 @@ class _Joiner:
         self.items, self.dim = items, dim
         self.faults: dict[int, list[str]] = {}
         self.warnings: list[str] = []
+        self.locations = JoinedLocations()
 
     # -- the tree ----------------------------------------------------------------------------------------------
 
@@ -157,7 +158,7 @@ class _Joiner:
                 f"{path}: its uncompressed chunks are cut into pieces of {chunk} along `{self.dim}`, because the files "
                 "have different lengths"
             )
-        return join_virtual(versions, axis, chunk)
+        return join_virtual(versions, axis, chunk, self.locations)
 
     def differ(self, path: str, versions: Sequence[VirtualArray], axis: int | None, ignore: Sequence[str] = ()) -> bool:
         """Note the first differing fact of every file."""

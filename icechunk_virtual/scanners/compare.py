@@ -35,6 +35,7 @@ PACKING = (
     "climatology",
 )
 """Attributes that say what the numbers mean: one array has one of each."""
+_PACKING = frozenset(PACKING)
 _DECODING = ("codecs", "chunk_grid", "fill_value")  # equal bytes are equal values where these are equal
 _LARGEST = 1 << 30
 """Bytes of values that are decoded to be joined."""
@@ -150,6 +151,8 @@ def _alike(a: Mapping[str, Any], b: Mapping[str, Any], axis: int) -> bool:
 
 
 def _alike_packing(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    if a == b:  # true of 1 and 1.0, so their types count too
+        return all(type(a[n]) is type(b[n]) and not isinstance(a[n], list) for n in _PACKING & a.keys())
     return all(same(a.get(n), b.get(n)) for n in PACKING)
 
 

@@ -37,6 +37,8 @@ def array_attributes(variable: Variable) -> tuple[Any, dict[str, Any], list[str]
     if fill is None:
         shown = raw if isinstance(raw, bytes) else raw.tolist()
         return kind.fill, attributes, [*notes, f"{FILL_VALUE} {shown!r} is left out: it is no value of {kind.name}"]
+    if kind.name == "char":
+        return fill, attributes, [*notes, f"{FILL_VALUE} is kept as fill_value only: xarray reads no other of chars"]
     value, note = fill_value_json(raw, kind.dtype)
     if value is not None:
         attributes[FILL_VALUE] = value

@@ -6,6 +6,7 @@ variables and the records of a lone record variable are contiguous; records of s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from icechunk_virtual.containers.source import Source
 from icechunk_virtual.errors import UnsupportedFeature
 from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
 from icechunk_virtual.model.locations import Locations
-from icechunk_virtual.scanners.chunking import contiguous_chunks, contiguous_refs, cut_contiguous
+from icechunk_virtual.scanners.chunking import contiguous_chunks, contiguous_offsets, cut_contiguous
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup
 from icechunk_virtual.scanners.documents import array_document
 from icechunk_virtual.scanners.native import stored_array
@@ -148,14 +149,14 @@ def _record_refs(placed: Placed, file: _File, target: int) -> tuple[tuple[int, .
         chunk_shape = shape
     if not records:
         return (1, *chunk_shape), ChunkRefs.empty(len(placed.shape))
-    first = contiguous_refs(shape, chunk_shape, itemsize, placed.begin, file.locations)
-    n = len(first)
+    inner, offset = contiguous_offsets(shape, chunk_shape, itemsize, placed.begin)
+    n = len(inner)
     record = np.repeat(np.arange(records, dtype=np.uint64), n)
     coords = np.empty((records * n, len(placed.shape)), np.uint32, order="F")
     coords[:, 0] = record
-    coords[:, 1:] = np.tile(first.coords, (records, 1))
-    offset = np.tile(first.offset, records) + record * np.uint64(file.layout.record_size)
-    return (1, *chunk_shape), ChunkRefs.virtual(coords, file.locations, 0, offset, np.tile(first.length, records))
+    coords[:, 1:] = np.tile(inner, (records, 1))
+    offset = np.tile(offset, records) + record * np.uint64(file.layout.record_size)
+    return (1, *chunk_shape), ChunkRefs.virtual(coords, file.locations, 0, offset, math.prod(chunk_shape) * itemsize)
 
 
 def _stored(refs: ChunkRefs, source: Source) -> ChunkRefs:
