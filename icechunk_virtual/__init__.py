@@ -1,9 +1,165 @@
-"""One versioned, cloud-native Zarr repository over archives of HDF5, NetCDF and other files, without copying them."""
+"""One versioned, cloud-native Zarr repository over archives of HDF5, NetCDF and other files, without copying them.
+
+Two doors: `scan` turns files into a `VirtualDataset` of chunk references, and `Repository` keeps them, with whatever
+is written beside them, in Icechunk's transactional format (version 1). The names of the `icechunk` library stand here
+under the same names, so ``import icechunk_virtual as icechunk`` runs its users' code.
+"""
 
 from __future__ import annotations
 
-from icechunk_virtual.errors import ConflictError, IcechunkError, RebaseFailedError
+from importlib.metadata import PackageNotFoundError, version
+
+from icechunk_virtual.containers.container import (
+    AnyObjectStoreConfig,
+    ObjectStoreConfig,
+    S3Options,
+    VirtualChunkContainer,
+    gcs_store,
+    http_store,
+    local_filesystem_store,
+    s3_store,
+)
+from icechunk_virtual.credentials import (
+    AnyAzureCredential,
+    AnyAzureStaticCredential,
+    AnyCredential,
+    AnyGcsCredential,
+    AnyGcsStaticCredential,
+    AnyS3Credential,
+    AzureCredentials,
+    AzureStaticCredentials,
+    Credentials,
+    GcsBearerCredential,
+    GcsCredentials,
+    GcsStaticCredentials,
+    S3Credentials,
+    S3StaticCredentials,
+    azure_credentials,
+    azure_from_env_credentials,
+    azure_static_credentials,
+    containers_credentials,
+    gcs_credentials,
+    gcs_from_env_credentials,
+    gcs_refreshable_credentials,
+    gcs_static_credentials,
+    s3_anonymous_credentials,
+    s3_credentials,
+    s3_from_env_credentials,
+    s3_refreshable_credentials,
+    s3_static_credentials,
+)
+from icechunk_virtual.errors import ConflictError, IcechunkError, IcechunkVirtualError, RebaseFailedError
+from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
+from icechunk_virtual.model.locations import Locations
+from icechunk_virtual.repo.conditions import (
+    ManifestPreloadCondition,
+    ManifestSplitCondition,
+    ManifestSplitDimCondition,
+)
+from icechunk_virtual.repo.config import (
+    ManifestConfig,
+    ManifestPreloadConfig,
+    ManifestSplittingConfig,
+    RepositoryConfig,
+)
+from icechunk_virtual.repo.info import Diff, ManifestFileInfo, SnapshotInfo
+from icechunk_virtual.repo.settings import (
+    CachingConfig,
+    CompressionAlgorithm,
+    CompressionConfig,
+    StorageConcurrencySettings,
+    StorageRetriesSettings,
+    StorageSettings,
+)
+from icechunk_virtual.repo.virtual_refs import VirtualChunkSpec
 from icechunk_virtual.repository import Repository
+from icechunk_virtual.scanners.spec import ScanOptions
 from icechunk_virtual.session import ForkSession, Session
 from icechunk_virtual.storage import Storage, in_memory_storage, local_filesystem_storage
-from icechunk_virtual.store import IcechunkStore, VirtualChunkSpec
+from icechunk_virtual.store import IcechunkStore
+from icechunk_virtual.virtual import VirtualDataset, scan
+
+try:
+    __version__ = version("icechunk-virtual")
+except PackageNotFoundError:  # a checkout that was never installed
+    __version__ = "0"
+
+
+def spec_version() -> int:
+    """Version of the on-disk format that is read and written."""
+    return 1
+
+
+__all__ = [
+    "AnyAzureCredential",
+    "AnyAzureStaticCredential",
+    "AnyCredential",
+    "AnyGcsCredential",
+    "AnyGcsStaticCredential",
+    "AnyObjectStoreConfig",
+    "AnyS3Credential",
+    "AzureCredentials",
+    "AzureStaticCredentials",
+    "CachingConfig",
+    "ChunkKind",
+    "ChunkRefs",
+    "CompressionAlgorithm",
+    "CompressionConfig",
+    "ConflictError",
+    "Credentials",
+    "Diff",
+    "ForkSession",
+    "GcsBearerCredential",
+    "GcsCredentials",
+    "GcsStaticCredentials",
+    "IcechunkError",
+    "IcechunkStore",
+    "IcechunkVirtualError",
+    "Locations",
+    "ManifestConfig",
+    "ManifestFileInfo",
+    "ManifestPreloadCondition",
+    "ManifestPreloadConfig",
+    "ManifestSplitCondition",
+    "ManifestSplitDimCondition",
+    "ManifestSplittingConfig",
+    "ObjectStoreConfig",
+    "RebaseFailedError",
+    "Repository",
+    "RepositoryConfig",
+    "S3Credentials",
+    "S3Options",
+    "S3StaticCredentials",
+    "ScanOptions",
+    "Session",
+    "SnapshotInfo",
+    "Storage",
+    "StorageConcurrencySettings",
+    "StorageRetriesSettings",
+    "StorageSettings",
+    "VirtualChunkContainer",
+    "VirtualChunkSpec",
+    "VirtualDataset",
+    "__version__",
+    "azure_credentials",
+    "azure_from_env_credentials",
+    "azure_static_credentials",
+    "containers_credentials",
+    "gcs_credentials",
+    "gcs_from_env_credentials",
+    "gcs_refreshable_credentials",
+    "gcs_static_credentials",
+    "gcs_store",
+    "http_store",
+    "in_memory_storage",
+    "local_filesystem_storage",
+    "local_filesystem_store",
+    "s3_anonymous_credentials",
+    "s3_credentials",
+    "s3_from_env_credentials",
+    "s3_refreshable_credentials",
+    "s3_static_credentials",
+    "s3_store",
+    "scan",
+    "spec_version",
+]
