@@ -24,6 +24,7 @@ from icechunk_virtual.scanners.dataset import VirtualArray
 from icechunk_virtual.scanners.documents import STRING, array_document
 from icechunk_virtual.scanners.hdf5.attributes import read_attributes
 from icechunk_virtual.scanners.hdf5.chunks import ChunkIndex, read_chunk_index
+from icechunk_virtual.scanners.hdf5.dimensions import Axes
 from icechunk_virtual.scanners.hdf5.filters import Filter, NoCodec, codecs
 from icechunk_virtual.scanners.hdf5.types import Content, Element, element_type
 from icechunk_virtual.scanners.hdf5.values import (
@@ -81,7 +82,7 @@ class _Facts:
 
 
 def scan_dataset(
-    file: HdfFile, dataset: h5py.Dataset, path: str, names: tuple[str, ...], *, scale: bool
+    file: HdfFile, dataset: h5py.Dataset, path: str, axes: Axes, names: tuple[str, ...]
 ) -> tuple[VirtualArray, str, list[str]]:
     """Scan one dataset.
 
@@ -89,10 +90,10 @@ def scan_dataset(
     ----------
     path
         Of the array that it becomes.
+    axes
+        Its shape, which may be larger than the dataset has grown to, that of array-typed elements included.
     names
-        Of its dimensions, those of array-typed elements included.
-    scale
-        It is a dimension scale.
+        Of the axes.
 
     Returns
     -------
@@ -112,16 +113,15 @@ def scan_dataset(
     element = element_type(dataset)
     if element.content is Content.REFUSE:
         raise Refused(element.reason)
-    attributes, notes = read_attributes(dataset, scale=scale)
+    attributes, notes = read_attributes(dataset, scale=axes.scale)
     _put_fill_attribute(attributes, element, notes)
     _put_enum_attributes(attributes, element, notes)
     fill, uniform = fill_value(dataset, element)
-    shape = (*dataset.shape, *element.inner) if dataset.shape is not None else (0,)
-    facts = _Facts(file, dataset, path, names, element, shape, fill, attributes, notes)
-    if not math.prod(shape):
+    facts = _Facts(file, dataset, path, names, element, axes.shape, fill, attributes, notes)
+    if not math.prod(facts.shape):
         if dataset.shape is None:
             notes.append("has no dataspace (it is null); it becomes an array of length 0")
-        return VirtualArray(facts.document(_grid_chunks(facts), []), ChunkRefs.empty(len(shape))), "", notes
+        return VirtualArray(facts.document(_grid_chunks(facts), []), ChunkRefs.empty(len(facts.shape))), "", notes
     reason = _why_read(facts) or ("" if uniform else "its fill value differs within one element")
     compressors: list[dict[str, Any]] = []
     index, pipeline = None, pipeline_of(dataset)
@@ -205,13 +205,23 @@ def _stored(facts: _Facts, reason: str) -> VirtualArray:
     if reason != "coordinate":
         chunk_shape = _grid_chunks(facts)
     return stored_array(
-        read_values(facts.dataset, facts.element, facts.notes).reshape(facts.shape),
+        _grown(facts, read_values(facts.dataset, facts.element, facts.notes)),
         dimension_names=facts.names,
         attributes=facts.attributes,
         fill_value=facts.fill,
         chunk_shape=chunk_shape,
         dtype=facts.element.dtype,
     )
+
+
+def _grown(facts: _Facts, values: NDArray[Any]) -> NDArray[Any]:
+    """With the fill value up to the shape of the array."""
+    if values.shape == facts.shape:
+        return values
+    empty = "" if facts.element.dtype == STRING else np.zeros((), facts.element.dtype)[()]
+    whole = np.full(facts.shape, empty if facts.fill is None else facts.fill, values.dtype)
+    whole[tuple(map(slice, values.shape))] = values
+    return whole
 
 
 def _fetched(refs: ChunkRefs, source: Source) -> ChunkRefs:
@@ -276,6 +286,10 @@ def _chunked(
         odd = skipped
     else:  # chunks at the edge may be unfiltered without saying so (H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS)
         odd = skipped | ((index.size == raw) & (index.start + chunks > shape).any(axis=1))
+    if facts.dataset.id.get_create_plist().get_fill_time() == h5d.FILL_TIME_NEVER:
+        # Beyond what was written a chunk holds anything, which must not show where the array goes on.
+        grown = np.array(facts.shape[: len(shape)], np.uint64) > shape
+        odd |= ((index.start + chunks > shape) & grown).any(axis=1)
     coords = np.zeros((len(odd), len(facts.shape)), np.uint32, order="F")
     coords[:, : len(chunks)] = index.start // chunks
     rows = inside & ~odd
@@ -302,7 +316,8 @@ def _with_odd_chunks(
     for coord in coords[:, : facts.dataset.ndim].tolist():
         region = tuple(slice(i * c, (i + 1) * c) for i, c in zip(coord, facts.dataset.chunks, strict=True))
         payloads.append(encode_chunk(document, read_values(facts.dataset, facts.element, facts.notes, region)))
-    reason = f"{len(payloads)} chunk{'s' * (len(payloads) != 1)} skipped filters that the others have"
+    count = f"{len(payloads)} chunk{'s' * (len(payloads) != 1)}"
+    reason = f"{count} written unlike the others, such as without their filters"
     return VirtualArray(document, refs.replace(ChunkRefs.inline(coords, payloads))), reason
 
 

@@ -6,7 +6,7 @@ netCDF library (nc4internal: NC_matchDimscales, create_phony_dims), so that name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 NON_COORDINATE = "_nc4_non_coord_"
@@ -30,6 +30,8 @@ class Axes:
         `_Netcdf4Coordinates`: ids of the dimensions of a coordinate variable.
     attached : tuple of (str or None)
         Name of the scale attached to each axis.
+    keys : tuple
+        What identifies the scale of each axis, its own for a scale; ``None`` where there is none.
     """
 
     shape: tuple[int, ...]
@@ -38,6 +40,7 @@ class Axes:
     dimid: int | None = None
     coordinates: tuple[int, ...] = ()
     attached: tuple[str | None, ...] = ()
+    keys: tuple[Hashable, ...] = ()
 
 
 @dataclass(slots=True)
@@ -59,6 +62,26 @@ class _Dimension:
     name: str
     size: int
     unlimited: bool
+
+
+def extend_unlimited(root: GroupAxes) -> None:
+    """Give unlimited axes the length of their dimension, which is that of the longest dataset along it.
+
+    NetCDF-4 extends datasets only when they are written; the rest up to the length of the dimension is fill value.
+    """
+    lengths: dict[Hashable, int] = {}
+    for group in root.walk():
+        for axes in group.datasets.values():
+            for key, size in zip(axes.keys, axes.shape, strict=False):
+                if key is not None:
+                    lengths[key] = max(size, lengths.get(key, 0))
+    for group in root.walk():
+        for axes in group.datasets.values():
+            keys = [*axes.keys, *[None] * (len(axes.shape) - len(axes.keys))]
+            axes.shape = tuple(
+                lengths[key] if grows and key is not None else size
+                for key, size, grows in zip(keys, axes.shape, axes.unlimited, strict=False)
+            )
 
 
 def name_dimensions(root: GroupAxes) -> dict[int, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_FLETCHER32 = 3
 _NAMES = {
     1: "deflate",
     2: "shuffle",
@@ -70,36 +71,37 @@ def codecs(pipeline: Sequence[Filter], itemsize: int) -> list[dict[str, Any]]:
         make = _CODECS.get(step.code)
         if make is None:
             raise NoCodec(f"no Zarr codec for the HDF5 filter {step.label}")
-        codec = make(step, itemsize, position)
+        codec = make(step, itemsize, pipeline[:position])
         if codec is not None:
             found.append(codec)
     return found
 
 
-def _deflate(step: Filter, _itemsize: int, _position: int) -> dict[str, Any]:
+def _deflate(step: Filter, _itemsize: int, _before: Sequence[Filter]) -> dict[str, Any]:
     return {"name": "numcodecs.zlib", "configuration": {"level": step.values[0] if step.values else 6}}
 
 
-def _shuffle(step: Filter, itemsize: int, position: int) -> dict[str, Any] | None:
+def _shuffle(step: Filter, itemsize: int, before: Sequence[Filter]) -> dict[str, Any] | None:
     size = step.values[0] if step.values else itemsize
     if size == 1:
         return None
-    if position and itemsize % size == 0:  # after another filter the length need not be a multiple of the element
-        raise NoCodec("no Zarr codec for the HDF5 filter shuffle behind another filter")
-    if itemsize % size:
-        raise NoCodec(f"no Zarr codec for the HDF5 filter shuffle of {size} bytes on elements of {itemsize}")
+    # HDF5 leaves a rest shorter than an element as it is, numcodecs refuses it; checksums in front add 4 bytes each.
+    whole = all(b.code == _FLETCHER32 for b in before) and itemsize % size == 0 and 4 * len(before) % size == 0
+    if not whole:
+        behind = f" behind {', '.join(b.label for b in before)}" if before else ""
+        raise NoCodec(f"no Zarr codec for the HDF5 filter shuffle{behind} on elements of {size} bytes")
     return {"name": "numcodecs.shuffle", "configuration": {"elementsize": size}}
 
 
-def _fletcher32(_step: Filter, _itemsize: int, _position: int) -> dict[str, Any]:
+def _fletcher32(_step: Filter, _itemsize: int, _before: Sequence[Filter]) -> dict[str, Any]:
     return {"name": "numcodecs.fletcher32", "configuration": {}}
 
 
-def _bzip2(step: Filter, _itemsize: int, _position: int) -> dict[str, Any]:
+def _bzip2(step: Filter, _itemsize: int, _before: Sequence[Filter]) -> dict[str, Any]:
     return {"name": "numcodecs.bz2", "configuration": {"level": step.values[0] if step.values else 9}}
 
 
-def _blosc(step: Filter, itemsize: int, _position: int) -> dict[str, Any]:
+def _blosc(step: Filter, itemsize: int, _before: Sequence[Filter]) -> dict[str, Any]:
     """Values: filter revision, Blosc version, type size, chunk bytes, level, shuffle, compressor (5 to 7 optional)."""
     given = dict(enumerate(step.values))
     compressor, shuffle = given.get(6, 0), given.get(5, 1)
@@ -117,13 +119,13 @@ def _blosc(step: Filter, itemsize: int, _position: int) -> dict[str, Any]:
     }
 
 
-def _zstd(step: Filter, _itemsize: int, _position: int) -> dict[str, Any]:
+def _zstd(step: Filter, _itemsize: int, _before: Sequence[Filter]) -> dict[str, Any]:
     level = step.values[0] if step.values else 3
     level = level - (1 << 32) if level >= 1 << 31 else level
     return {"name": "zstd", "configuration": {"level": max(-131072, min(level, 22)), "checksum": False}}
 
 
-_CODECS: dict[int, Callable[[Filter, int, int], dict[str, Any] | None]] = {
+_CODECS: dict[int, Callable[[Filter, int, Sequence[Filter]], dict[str, Any] | None]] = {
     1: _deflate,
     2: _shuffle,
     3: _fletcher32,

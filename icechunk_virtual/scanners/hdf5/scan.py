@@ -19,7 +19,14 @@ from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, join_path
 from icechunk_virtual.scanners.hdf5.arrays import HdfFile, Refused, scan_dataset
 from icechunk_virtual.scanners.hdf5.attributes import read_attributes
-from icechunk_virtual.scanners.hdf5.dimensions import NON_COORDINATE, NOT_A_VARIABLE, Axes, GroupAxes, name_dimensions
+from icechunk_virtual.scanners.hdf5.dimensions import (
+    NON_COORDINATE,
+    NOT_A_VARIABLE,
+    Axes,
+    GroupAxes,
+    extend_unlimited,
+    name_dimensions,
+)
 from icechunk_virtual.scanners.spec import ScanOptions
 
 with contextlib.suppress(ImportError):  # without it, data behind its filters is refused by name
@@ -81,7 +88,7 @@ class _Scan:
         self.options = options
         locations = Locations.of([source.url], etags=[source.etag], last_modified=[source.last_modified])
         self.context = HdfFile(source, locations, options)
-        self.scales: dict[Any, str] = {}  # address of a dimension scale -> name
+        self.scales: dict[tuple[int, int], str] = {}  # address of a dimension scale -> name
         self.nodes = 0
         self.netcdf = "_NCProperties" in file.attrs
         self.stored: list[Stored] = []
@@ -90,6 +97,7 @@ class _Scan:
     def run(self) -> Scanned:
         root = self._collect("/", self.file["/"], ())
         self._read_axes(root)
+        extend_unlimited(root.axes)
         names = name_dimensions(root.axes)
         tree = self._group(root, names)
         kind = "netCDF-4" if self.netcdf else "HDF5"
@@ -153,15 +161,20 @@ class _Scan:
         if h5a.exists(dataset.id, b"_Netcdf4Coordinates"):
             axes.coordinates = tuple(dataset.attrs["_Netcdf4Coordinates"].tolist())
         if h5a.exists(dataset.id, b"DIMENSION_LIST"):
-            axes.attached = tuple(self._scale_name(references) for references in dataset.attrs["DIMENSION_LIST"])
+            keys = [self._scale_key(references) for references in dataset.attrs["DIMENSION_LIST"]]
+            axes.keys = tuple(keys)
+            axes.attached = tuple(None if key is None else self.scales[key] for key in keys)
+        elif axes.scale:
+            axes.keys = (_address(dataset.id),)
         return axes
 
-    def _scale_name(self, references: Any) -> str | None:
-        """Name of the first scale of an axis."""
+    def _scale_key(self, references: Any) -> tuple[int, int] | None:
+        """Address of the first scale of an axis, if it is among the objects of the file."""
         if not len(references) or not references[0]:
             return None
         target = h5r.dereference(references[0], self.file.id)
-        return None if target is None else self.scales.get(_address(target))
+        key = None if target is None else _address(target)
+        return key if key in self.scales else None
 
     # -- arrays --------------------------------------------------------------------------------------------------
 
@@ -175,7 +188,7 @@ class _Scan:
             if self.options.drops(path) or _only_a_dimension(dataset):
                 continue
             axes = group.axes.datasets[name]
-            array = self._array(path, dataset, names[id(axes)], scale=axes.scale)
+            array = self._array(path, dataset, axes, names[id(axes)])
             if array is not None:
                 arrays[variable] = array
         groups = {}
@@ -189,11 +202,11 @@ class _Scan:
                 groups[name] = self._group(child, names)
         return VirtualGroup(attributes, arrays, groups)
 
-    def _array(self, path: str, dataset: h5py.Dataset, names: tuple[str, ...], *, scale: bool) -> VirtualArray | None:
+    def _array(self, path: str, dataset: h5py.Dataset, axes: Axes, names: tuple[str, ...]) -> VirtualArray | None:
         try:
             _check_name(path)
             with _blame_the_file(self.context.source, path):
-                array, reason, notes = scan_dataset(self.context, dataset, path, names, scale=scale)
+                array, reason, notes = scan_dataset(self.context, dataset, path, axes, names)
         except Refused as refused:
             self._leave_out(path, refused)
             return None
