@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 _WORD = 8
 _LONG = 1 << 12  # bytes: columns with longer texts are compared as Python bytes
+_SAMPLE = 1 << 10  # texts
 _STEP = 1 << 16  # texts at a time: bounds the memory of a step
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd: spreads every bit upwards
 _HALF = np.uint64(32)
 
 
-def number_distinct(data: NDArray[np.uint8], bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Number the distinct texts ``data[bounds[i]:bounds[i + 1]]`` in order of first appearance.
+def number_distinct(
+    data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the distinct texts ``data[starts[i]:starts[i] + lengths[i]]`` in order of first appearance.
+
+    Texts may lie anywhere in the data, also inside of each other.
 
     Returns
     -------
@@ -25,13 +29,15 @@ def number_distinct(data: NDArray[np.uint8], bounds: NDArray[np.int64]) -> tuple
     number : int64 (k,)
         Number of each row's text.
     """
-    lengths = np.diff(bounds)
     if not len(lengths) or int(lengths.max()) > _LONG:
-        return _number_with_dict(data, bounds)
-    first, number = number_in_order(_hashes(data, bounds[:-1], lengths))
-    if len(first) < len(number) and not _all_equal(data, bounds[:-1], lengths, first[number]):
-        return _number_with_dict(data, bounds)  # different texts share a hash
-    return first, number
+        return _number_with_dict(data, starts, lengths)
+    if not _comes_in_runs(data, starts, lengths):
+        return _number_with_hashes(data, starts, lengths)
+    new = np.ones(len(starts), bool)
+    new[1:] = _differs(data, lengths, starts, np.arange(1, len(starts)), np.arange(len(starts) - 1))
+    heads = np.flatnonzero(new)
+    first, number = _number_with_hashes(data, starts[heads], lengths[heads])
+    return heads[first], np.repeat(number, np.diff(heads, append=len(starts)))
 
 
 def number_in_order(
@@ -55,11 +61,30 @@ def number_in_order(
 
 
 def _number_with_dict(
-    data: NDArray[np.uint8], bounds: NDArray[np.int64]
+    data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     numbers: dict[bytes, int] = {}
-    texts = (data[a:b].tobytes() for a, b in pairwise(bounds.tolist()))
+    ends = (starts + lengths).tolist()
+    texts = (data[start:end].tobytes() for start, end in zip(starts.tolist(), ends, strict=True))
     return number_in_order(np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.int64))
+
+
+def _number_with_hashes(
+    data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first, number = number_in_order(_hashes(data, starts, lengths))
+    if len(first) < len(number):
+        twin = first[number]
+        rows = np.flatnonzero(twin != np.arange(len(twin)))
+        if _differs(data, lengths, starts, rows, twin[rows]).any():  # different texts share a hash
+            return _number_with_dict(data, starts, lengths)
+    return first, number
+
+
+def _comes_in_runs(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> bool:
+    """Guess from a sample whether most texts equal the one before, as they do when chunks of a file are neighbours."""
+    rows = np.arange(1, len(starts), max(1, len(starts) // _SAMPLE))
+    return int(_differs(data, lengths, starts, rows, rows - 1).sum()) * 2 < len(rows)
 
 
 def _pieces(lengths: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], int]]:
@@ -98,19 +123,22 @@ def _hashes(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray
     return hashes
 
 
-def _all_equal(
-    data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64], twin: NDArray[np.int64]
-) -> bool:
-    """Whether every text equals the text in the row that `twin` gives for it."""
-    if not np.array_equal(lengths, lengths[twin]):
-        return False
+def _differs(
+    data: NDArray[np.uint8],
+    lengths: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    a: NDArray[np.int64],
+    b: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Whether the texts in rows `a` differ from those in rows `b`."""
+    out: NDArray[np.bool_] = lengths[a] != lengths[b]
     views = _views(data)
-    rows_with_twin = np.flatnonzero(twin != np.arange(len(twin)))
-    for step in range(0, len(rows_with_twin), _STEP):
-        chosen = rows_with_twin[step : step + _STEP]
-        here, there = starts[chosen], starts[twin[chosen]]
-        for rows, at, width in _pieces(lengths[chosen]):
+    for step in range(0, len(a), _STEP):
+        part = out[step : step + _STEP]
+        same = np.flatnonzero(~part)
+        here, there = a[step : step + _STEP][same], b[step : step + _STEP][same]
+        length, here, there = lengths[here], starts[here], starts[there]
+        for rows, at, width in _pieces(length):
             view = views[width]
-            if not np.array_equal(view[here[rows] + at], view[there[rows] + at]):
-                return False
-    return True
+            part[same[rows]] |= view[here[rows] + at] != view[there[rows] + at]
+    return out

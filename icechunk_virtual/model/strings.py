@@ -147,7 +147,7 @@ class Strings:
         inverse : int64 (k,)
             ``texts.take(inverse)`` gives this column back.
         """
-        first, inverse = number_distinct(self.data, self.bounds)
+        first, inverse = number_distinct(self.data, self.bounds[:-1], self.lengths)
         return (self if len(first) == len(self) else self.take(first)), inverse
 
 

@@ -133,4 +133,5 @@ def _payload(heap: bytes, offset: NDArray[np.uint64], length: NDArray[np.uint64]
 
 def _distinct_ids(chunk_ids: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First row of each distinct chunk id, and for each id its number."""
-    return number_distinct(chunk_ids.reshape(-1), np.arange(len(chunk_ids) + 1) * OBJECT_ID_SIZE)
+    count = len(chunk_ids)
+    return number_distinct(chunk_ids.reshape(-1), np.arange(count) * OBJECT_ID_SIZE, np.full(count, OBJECT_ID_SIZE))

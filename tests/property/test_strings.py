@@ -228,3 +228,17 @@ def test_gather(data: bytes, draw: st.DataObject) -> None:
     cuts = np.array(sorted({0, len(data), *starts.tolist()}), np.int64)
     whole = columns.gather(np.frombuffer(data, np.uint8), cuts[:-1], np.diff(cuts))
     assert whole.tobytes() == b"".join(data[a:b] for a, b in pairwise(cuts.tolist())) == data
+
+
+@given(st.binary(max_size=40), st.data())
+def test_distinct_ranges_anywhere_in_the_data(data: bytes, draw: st.DataObject) -> None:
+    data *= 3  # so that ranges repeat
+    spans = draw.draw(st.lists(st.tuples(st.integers(0, len(data)), st.integers(0, 12))))
+    spans = [(start, min(length, len(data) - start)) for start, length in spans for _ in range(1 + length % 3)]
+    starts, lengths = (np.array([s[i] for s in spans], np.int64) for i in (0, 1))
+    first, number = distinct.number_distinct(np.frombuffer(data, np.uint8), starts, lengths)
+    texts = [data[a : a + n] for a, n in spans]
+    expected, rows = firsts(list(texts))
+    assert [texts[i] for i in first.tolist()] == expected
+    assert [texts.index(text) for text in expected] == first.tolist()
+    assert number.tolist() == rows
