@@ -264,9 +264,7 @@ class Repository:
 
     lookup_branch = sync_twin(lookup_branch_async)
 
-    async def reset_branch_async(
-        self, branch: str, snapshot_id: str, *, from_snapshot_id: str | None = None
-    ) -> None:
+    async def reset_branch_async(self, branch: str, snapshot_id: str, *, from_snapshot_id: str | None = None) -> None:
         """Move a branch to any snapshot.
 
         Parameters

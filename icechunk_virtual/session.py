@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import warnings
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 from icechunk_virtual._sync import sync_twin
@@ -51,8 +50,7 @@ class Session:
             )
         return dict(self.__dict__)
 
-    @contextlib.contextmanager
-    def allow_pickling(self) -> Generator[None, None, None]:
+    def allow_pickling(self) -> NoReturn:
         """No longer exists: use `fork`.
 
         Raises
@@ -61,7 +59,6 @@ class Session:
             Always.
         """
         raise RuntimeError("Allowing pickling has been replaced by Session.fork() and Session.merge().")
-        yield
 
     # -- what it is --------------------------------------------------------------------------------------------
 
@@ -210,7 +207,7 @@ class Session:
             The branch moved since the session was opened; the session keeps its changes.
         NothingToCommit, ReadOnlyError, TypeError
         """
-        self._warn_unmerged()
+        self._check_committable("commit")
         return encode_id(await commit.commit(self._workspace, message, metadata))
 
     commit = sync_twin(commit_async)
@@ -223,12 +220,14 @@ class Session:
         str
             Id of the new snapshot; the session is read-only on it afterwards.
         """
+        self._check_committable("flush")
         return encode_id(await commit.flush(self._workspace, message, metadata))
 
     flush = sync_twin(flush_async)
 
-    def _warn_unmerged(self) -> None:
-        if self._awaits_merge:
+    def _check_committable(self, verb: str) -> None:
+        """Hook for forks, which refuse; `verb` is what was tried."""
+        if self._awaits_merge and verb == "commit":
             warnings.warn(
                 "Committing a session after forking, and without merging will not work. "
                 "Merge back in the changes from forked sessions first using Session.merge().",
@@ -248,32 +247,12 @@ class ForkSession(Session):
         for other in others:
             if not isinstance(other, ForkSession):
                 raise TypeError(
-                    f"A ForkSession can only be merged with another ForkSession. Received {type(other).__name__} instead."
+                    "A ForkSession can only be merged with another ForkSession. "
+                    f"Received {type(other).__name__} instead."
                 )
 
-    async def commit_async(self, message: str, metadata: dict[str, Any] | None = None) -> NoReturn:
-        """Refused.
-
-        Raises
-        ------
-        TypeError
-            Always: merge the fork into the session it came from and commit that.
-        """
+    def _check_committable(self, verb: str) -> None:
         raise TypeError(
-            "Cannot commit a fork of a Session. If you are using uncooperative writes, please send the Repository "
-            "object to your workers, not a Session. Otherwise merge the fork into its session and commit that."
+            f"Cannot {verb} a fork of a Session. Merge it into the session it came from with Session.merge(), and "
+            f"{verb} that. Writers that do not cooperate should each open a session of their own from the Repository."
         )
-
-    commit = sync_twin(commit_async)
-
-    async def flush_async(self, message: str, metadata: dict[str, Any] | None = None) -> NoReturn:
-        """Refused.
-
-        Raises
-        ------
-        TypeError
-            Always: merge the fork into the session it came from and flush that.
-        """
-        raise TypeError("Cannot flush a fork of a Session. Merge it into its session and flush that.")
-
-    flush = sync_twin(flush_async)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from icechunk_virtual._sync import run, sync_twin
 from icechunk_virtual.errors import (
     IcechunkError,
     InvalidKey,
-    InvalidLocation,
     MissingKey,
     NoContainer,
     NodeNotFound,
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from icechunk_virtual.session import Session
 
 __all__ = ["IcechunkStore", "VirtualChunkSpec"]
+
+LeftOut: TypeAlias = list[tuple[int, ...]] | None
+Buffers: TypeAlias = list[Buffer | None]  # inside the class, `list` is the store's method
 
 
 class IcechunkStore(Store):
@@ -144,7 +146,7 @@ class IcechunkStore(Store):
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
-    ) -> list[Buffer | None]:
+    ) -> Buffers:
         """Several `get` at once, in the order asked for; ``None`` where nothing is there."""
         limit = asyncio.Semaphore(self._ws.config.effective_get_partial_values_concurrency)
 
@@ -152,7 +154,7 @@ class IcechunkStore(Store):
             async with limit:
                 return await self.get(key, prototype, byte_range)
 
-        return list(await asyncio.gather(*(one(key, byte_range) for key, byte_range in key_ranges)))
+        return await asyncio.gather(*(one(key, byte_range) for key, byte_range in key_ranges))
 
     async def exists(self, key: str) -> bool:
         """Whether a document or chunk exists; no chunk bytes are fetched."""
@@ -268,7 +270,8 @@ class IcechunkStore(Store):
         run(self.clear())
 
     async def set_partial_values(
-        self, key_start_values: Iterable[tuple[str, int, bytes | bytearray | memoryview]]
+        self,
+        key_start_values: Iterable[tuple[str, int, bytes | bytearray | memoryview]],  # noqa: ARG002 - zarr's name
     ) -> None:
         """Not possible: chunks are immutable objects.
 
@@ -341,7 +344,7 @@ class IcechunkStore(Store):
 
     async def set_virtual_refs_async(
         self, array_path: str, chunks: Sequence[VirtualChunkSpec], *, validate_containers: bool = True
-    ) -> list[tuple[int, ...]] | None:
+    ) -> LeftOut:
         """Let many chunks of an array be byte ranges of foreign objects.
 
         Parameters
@@ -383,7 +386,7 @@ class IcechunkStore(Store):
         validate_containers: bool = True,
         arr_offset: Sequence[int] | None = None,
         checksum: str | datetime | None = None,
-    ) -> list[tuple[int, ...]] | None:
+    ) -> LeftOut:
         """Let every chunk of a box be a byte range of a foreign object, from arrays.
 
         Parameters
@@ -420,7 +423,7 @@ class IcechunkStore(Store):
 
     async def set_chunk_refs_async(
         self, array_path: str, refs: ChunkRefs, *, validate_containers: bool = True
-    ) -> list[tuple[int, ...]] | None:
+    ) -> LeftOut:
         """Set the chunks of an array from columns of references, as they are.
 
         Parameters
@@ -445,7 +448,7 @@ class IcechunkStore(Store):
 
     set_chunk_refs = sync_twin(set_chunk_refs_async)
 
-    def _set_refs(self, path: str, refs: ChunkRefs, *, validate: bool) -> list[tuple[int, ...]] | None:
+    def _set_refs(self, path: str, refs: ChunkRefs, *, validate: bool) -> LeftOut:
         fits = chunks.check_containers(self._ws, refs)
         if not validate or fits.all():
             chunks.set_refs(self._ws, path, refs)

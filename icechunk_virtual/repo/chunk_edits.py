@@ -8,8 +8,9 @@ No I/O; the bytes are already where the references say.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -202,4 +203,8 @@ def _virtual_columns(coords: NDArray[np.uint32], chunks: Sequence[VirtualChunk])
     return ChunkRefs.virtual(coords, locations, source, [c.offset for c in chunks], [c.length for c in chunks])
 
 
-_COLUMNS = {NativeChunk: _native_columns, InlineChunk: _inline_columns, VirtualChunk: _virtual_columns}
+_COLUMNS: dict[type, Callable[[NDArray[np.uint32], Any], ChunkRefs]] = {
+    NativeChunk: _native_columns,
+    InlineChunk: _inline_columns,
+    VirtualChunk: _virtual_columns,
+}

@@ -57,7 +57,7 @@ async def find_chunk(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> 
         if chunk is Mark.DELETED:
             return None
         if chunk is not Mark.UNTOUCHED:
-            return chunk  # type: ignore[return-value]  # mypy does not narrow enum members out of the union
+            return chunk
     for ref in node.manifests:
         if holds(ref.extents, coord):
             refs = await manifest_refs(ws, node, ref)

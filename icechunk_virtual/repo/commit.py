@@ -135,9 +135,7 @@ async def write_snapshot(
         ),
         asyncio.to_thread(encode_transaction_log, log, level=level),
     )
-    await asyncio.gather(
-        ws.assets.store_snapshot(id, snapshot_bytes), ws.assets.store_transaction_log(id, log_bytes)
-    )
+    await asyncio.gather(ws.assets.store_snapshot(id, snapshot_bytes), ws.assets.store_transaction_log(id, log_bytes))
     await _check_clock(ws, id, now)
     return decode_snapshot(snapshot_bytes, file=f"snapshots/{encode_id(id)}")
 
@@ -207,9 +205,7 @@ async def _write_manifest(
         id = ManifestId(ws.world.random_bytes(OBJECT_ID_SIZE))
         level = ws.config.effective_compression_level
         data = await asyncio.to_thread(encode_manifest, id, [(node.id, content)], level=level)
-        await asyncio.gather(
-            ws.assets.store_manifest(id, data), ws.assets.sync_chunks(_native_ids(rewrite.edits.refs))
-        )
+        await asyncio.gather(ws.assets.store_manifest(id, data), ws.assets.sync_chunks(_native_ids(rewrite.edits.refs)))
         return ManifestRef(id, content.extents()), ManifestFile(id, len(data), len(content))
 
 
@@ -245,7 +241,7 @@ def overlay_nodes(
     changes: ChangeSet, manifests: Mapping[str, tuple[ManifestRef, ...]], ws: Workspace
 ) -> dict[str, Node | None]:
     """What the snapshot has to say differently from its base: path to node, ``None`` where it is gone."""
-    changed: dict[str, Node | None] = {path: None for path in changes.deleted}
+    changed: dict[str, Node | None] = dict.fromkeys(changes.deleted)
     for path in {*changes.updated, *changes.new, *manifests}:
         node = tree.get_node(ws, path)
         changed[path] = replace(node, manifests=manifests[path]) if isinstance(node, ArrayNode) else node

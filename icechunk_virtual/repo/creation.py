@@ -24,7 +24,7 @@ from icechunk_virtual.errors import (
     RepositoryNotFound,
     UnsupportedFormat,
 )
-from icechunk_virtual.model.ids import INITIAL_SNAPSHOT_ID, encode_id
+from icechunk_virtual.model.ids import INITIAL_SNAPSHOT_ID
 from icechunk_virtual.model.world import REAL_WORLD, World
 from icechunk_virtual.repo import refs
 from icechunk_virtual.repo.assets import Assets

@@ -38,8 +38,8 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
         for path, node in other.new.items():
             if path in mine.new and mine.new[path].id != node.id:
                 raise IcechunkError(
-                    f"cannot merge: two sessions both created a node at `{path}`, and the chunks of one of them would be "
-                    "lost. Create groups and arrays before forking, commit, and fork the next session.",
+                    f"cannot merge: two sessions both created a node at `{path}`, and the chunks of one of them would "
+                    "be lost. Create groups and arrays before forking, commit, and fork the next session.",
                     path=path,
                 )
         for path, node in other.deleted.items():
@@ -53,8 +53,10 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
                 if isinstance(node, ArrayNode):
                     mine.resize(node)
         for path in other.edited_arrays():
-            node_now = mine.new.get(path) or mine.updated.get(path) or (
-                None if path in mine.deleted else ours.snapshot.find(path)
+            node_now = (
+                mine.new.get(path)
+                or mine.updated.get(path)
+                or (None if path in mine.deleted else ours.snapshot.find(path))
             )
             edits = other.chunks(path)
             if isinstance(node_now, ArrayNode) and edits is not None:

@@ -148,5 +148,9 @@ def describe(logs: Iterable[TransactionLog], snapshots: Iterable[Snapshot]) -> D
     paths: dict[NodeId, str] = {}
     for snapshot in snapshots:
         paths.update(snapshot.paths_of(wanted - paths.keys()))
-    chunks = {paths[id]: np.unique(np.concatenate(parts), axis=0).tolist() for id, parts in coords.items() if id in paths}
-    return Diff(**{name: {paths[id] for id in found if id in paths} for name, found in ids.items()}, updated_chunks=chunks)
+    chunks = {
+        paths[id]: np.unique(np.concatenate(parts), axis=0).tolist() for id, parts in coords.items() if id in paths
+    }
+    return Diff(
+        **{name: {paths[id] for id in found if id in paths} for name, found in ids.items()}, updated_chunks=chunks
+    )

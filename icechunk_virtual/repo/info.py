@@ -19,7 +19,7 @@ def utc_from_us(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
-def us_from_utc(moment: datetime) -> int:
+def us_from_utc(moment: object) -> int:
     """Microseconds since 1970 of an aware datetime.
 
     Raises

@@ -5,10 +5,10 @@ Pure planning (format version 1, section 7): takes values, returns frozen plans,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Protocol, TypeAlias
+from itertools import pairwise, product
+from typing import TypeAlias
 
 from icechunk_virtual.model.chunk_refs import ChunkRefs, Extents
 from icechunk_virtual.model.nodes import ManifestRef
@@ -18,10 +18,8 @@ Edges: TypeAlias = tuple[tuple[int, ...], ...]
 """Per dimension the ascending edges of the boxes, from 0 to the number of chunks."""
 
 
-class SplitRule(Protocol):
-    """How many chunks one box spans along an axis (``None``: all)."""
-
-    def __call__(self, axis: int) -> int | None: ...
+SplitRule: TypeAlias = Callable[[int], int | None]
+"""How many chunks one box spans along an axis (``None``: all)."""
 
 
 def split_edges(grid_shape: Sequence[int], rule: SplitRule) -> Edges:
@@ -68,7 +66,9 @@ class ArrayPlan:
     rewrites: tuple[Rewrite, ...]
 
 
-def plan_array(manifests: Sequence[ManifestRef], edits: Overlay, edges: Edges, *, rewrite_all: bool = False) -> ArrayPlan:
+def plan_array(
+    manifests: Sequence[ManifestRef], edits: Overlay, edges: Edges, *, rewrite_all: bool = False
+) -> ArrayPlan:
     """Decide box by box which manifests stay and which are written anew.
 
     A box that the session did not touch keeps its manifest if that is the only one and lies inside the box; anything
@@ -107,6 +107,6 @@ def _boxes(edges: Edges, manifests: Sequence[ManifestRef], touched: set[Extents]
     for ref in manifests:
         ranges = []
         for axis, (start, stop) in zip(edges, ref.extents, strict=True):
-            ranges.append([(a, b) for a, b in zip(axis[:-1], axis[1:], strict=True) if a < stop and start < b])
+            ranges.append([(a, b) for a, b in pairwise(axis) if a < stop and start < b])
         found.update(product(*ranges))
     return sorted(found)

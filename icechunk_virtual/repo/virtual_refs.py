@@ -81,9 +81,7 @@ def columns_of_specs(specs: Sequence[VirtualChunkSpec], ndim: int, path: str) ->
             f"which has {ndim} dimensions"
         )
     seconds = [None if moment is None or tag is not None else split_checksum(moment)[1] for _, tag, moment in table]
-    locations = Locations.of(
-        [url for url, _, _ in table], etags=[tag for _, tag, _ in table], last_modified=seconds
-    )
+    locations = Locations.of([url for url, _, _ in table], etags=[tag for _, tag, _ in table], last_modified=seconds)
     coords = np.array(indices, np.int64).reshape(len(specs), ndim)
     return ChunkRefs.virtual(coords, locations, source, [s.offset for s in specs], [s.length for s in specs])
 
@@ -134,6 +132,8 @@ def columns_of_arrays(
         Strings.repeated(etag or "", len(texts)),
         np.full(len(texts), second or 0, np.uint32),
     )
-    coords = np.stack(np.unravel_index(rows, tuple(grid_shape)), axis=1) if len(grid_shape) else np.zeros((len(rows), 0))
+    coords = (
+        np.stack(np.unravel_index(rows, tuple(grid_shape)), axis=1) if len(grid_shape) else np.zeros((len(rows), 0))
+    )
     refs = ChunkRefs.virtual(coords, table, source[rows], offsets[rows], lengths[rows]).compact()
     return refs if grid_offset is None else refs.shift(grid_offset)

@@ -1,7 +1,7 @@
 """zarr's own contract for stores and its stateful machines, on every storage.
 
-The store holds Zarr hierarchies and nothing else, so the subclass exchanges keys and documents for legal ones: arbitrary
-names become chunk keys, arbitrary bytes under ``zarr.json`` become group documents. What is checked is unchanged.
+The store holds Zarr hierarchies and nothing else, so the subclass exchanges keys and documents for legal ones:
+arbitrary names become chunk keys, arbitrary bytes under ``zarr.json`` become group documents. What is checked is unchanged.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class TestIcechunkStore(StoreTests[IcechunkStore, cpu.Buffer]):
     )
     async def test_get_partial_values(self, store: IcechunkStore, key_ranges: list[tuple[str, Any]]) -> None:
         expected = []
-        for key, byte_range in key_ranges:
+        for key, _ in key_ranges:
             content = array_document(1) if key == "zarr.json" else key.encode()
             await self.set(store, key, self.buffer_cls.from_bytes(content))
         for key, byte_range in key_ranges:
