@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +197,7 @@ def test_every_kind_in_one_manifest(tmp_path: Path) -> None:
     assert [entry.id for entry in history] == [encode_id(snapshot), encode_id(INITIAL_SNAPSHOT_ID)]
     assert history[0].message == "second"
     assert history[0].metadata == {"a": 2.5, "b": [1, None, {"z": "é"}]}
-    assert history[0].written_at == datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=T0 + 2)
+    assert history[0].written_at == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=T0 + 2)
     assert [(m.id, m.size_bytes, m.num_chunk_refs) for m in history[0].manifests] == [
         (encode_id(f.id), f.size_bytes, f.num_chunk_refs) for f in repo.files
     ]

@@ -99,8 +99,6 @@ def _untagged(node: Node, cls: type[T], what: str) -> T:
 
 
 def _text(node: Node) -> str:
-    if _is_null(node):
-        malformed("a text is needed, not null", node)
     return _untagged(node, Scalar, "a text").text
 
 

@@ -1,0 +1,170 @@
+"""Snapshots: known bytes, large hierarchies, nodes that contradict themselves."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from icechunk_virtual.errors import CorruptFile, TooLargeForFormat
+from icechunk_virtual.model.ids import INITIAL_SNAPSHOT_ID, NodeId
+from icechunk_virtual.model.nodes import ArrayLayout, ArrayNode, GroupNode, ManifestRef
+from icechunk_virtual.repo.format import snapshot_encode
+from icechunk_virtual.repo.format.envelope import FileType, wrap
+from icechunk_virtual.repo.format.snapshot import (
+    Snapshot,
+    count_tables,
+    decode_snapshot,
+    encode_changed_snapshot,
+    encode_snapshot,
+)
+
+# The content of the initial snapshot as icechunk 1.1.13 writes it.
+KNOWN = bytes.fromhex(
+    "200000004963686b00000000000012002c000400000010002000140018001c00"
+    "120000000b1cc8d6787580f0e33a65341c0000001c0000003400000060000000"
+    "b2810419e76006000000000000000000160000005265706f7369746f72792069"
+    "6e697469616c697a65640000010000000c00000008000c000400080008000000"
+    "100000000400000001000000c3000000060000005f5f726f6f74000000000000"
+)
+HEAD = {"id": b"snapshot-id!", "parent_id": None, "flushed_at_us": 1, "message": "", "metadata": {}}
+GROUP_DOCUMENT = b'{"node_type":"group"}'
+
+
+def decode(flatbuffer: bytes) -> Snapshot:
+    return decode_snapshot(wrap(FileType.SNAPSHOT, flatbuffer), file="snapshots/x")
+
+
+def group(number: int, path: str) -> GroupNode:
+    return GroupNode(NodeId(number.to_bytes(8, "big")), path, GROUP_DOCUMENT)
+
+
+def test_known_bytes() -> None:
+    snapshot = decode(KNOWN)
+    assert snapshot.id == INITIAL_SNAPSHOT_ID
+    assert snapshot.parent_id is None
+    assert snapshot.flushed_at_us == 1795395533701554
+    assert snapshot.message == "Repository initialized"
+    assert snapshot.metadata == {"__root": True}
+    assert snapshot.num_nodes == 0
+    assert snapshot.manifest_files == ()
+    assert snapshot.find("/") is None
+    assert list(snapshot.children("/")) == []
+
+
+@pytest.mark.parametrize("end", range(len(KNOWN)))
+def test_every_truncation(end: int) -> None:
+    with pytest.raises(CorruptFile):
+        decode(KNOWN[:end])
+
+
+@pytest.mark.parametrize("position", range(0, len(KNOWN), 4))
+@pytest.mark.parametrize("number", [0, 4, 2**31, 2**32 - 4])
+def test_every_number_replaced(position: int, number: int) -> None:
+    content = bytearray(KNOWN)
+    struct.pack_into("<I", content, position, number)
+    try:
+        decode(bytes(content))
+    except CorruptFile as error:
+        message = str(error)
+    else:
+        message = "corrupt snapshot"
+    assert "corrupt snapshot" in message
+
+
+def test_a_large_hierarchy_is_not_looked_at() -> None:
+    nodes = [group(0, "/"), *(group(1 + i, f"/g{i:05}") for i in range(20_000))]
+    snapshot = decode_snapshot(encode_snapshot(**HEAD, nodes=nodes, manifest_files=[]), file="s")
+    looked_at = 0
+    original = Snapshot._path
+
+    def counted(self: Snapshot, row: int) -> bytes:
+        nonlocal looked_at
+        looked_at += 1
+        return original(self, row)
+
+    Snapshot._path = counted
+    try:
+        assert snapshot.find("/g12345") == nodes[12_346]
+        assert looked_at < 20
+        assert snapshot.find("/g123456") is None
+        assert [node.path for node in snapshot.subtree("/g00007")] == ["/g00007"]
+        changed = {"/g10000": None, "/g10001": group(10_002, "/g10001"), "/g10000/x": group(30_000, "/g10000/x")}
+        looked_at = 0
+        data = encode_changed_snapshot(snapshot, **HEAD, changed=changed, manifest_files=[])
+        assert looked_at < 70
+    finally:
+        Snapshot._path = original
+    assert decode_snapshot(data, file="s").num_nodes == 20_001
+
+
+def test_children_skip_over_subtrees() -> None:
+    """`/a/x` is behind `/a-b`; the child `a` comes once, groups that are not nodes do not come."""
+    paths = ["/", "/a", "/a b", "/a-b", "/a/x", "/a/y/z", "/aa", "/none/below", "/z"]
+    snapshot = decode_snapshot(
+        encode_snapshot(**HEAD, nodes=[group(i, path) for i, path in enumerate(paths)], manifest_files=[]), file="s"
+    )
+    assert list(snapshot.children("/")) == ["a", "a b", "a-b", "aa", "z"]
+    assert list(snapshot.children("/a")) == ["x"]
+    assert list(snapshot.children("/none")) == ["below"]
+    assert [n.path for n in snapshot.subtree("/a")] == ["/a", "/a/x", "/a/y/z"]
+    assert [n.path for n in snapshot.subtree("/none")] == ["/none/below"]
+    assert len(list(snapshot.subtree("/"))) == len(paths)
+
+
+ARRAY_DOCUMENT = (
+    b'{"node_type":"array","shape":[4],"chunk_grid":{"name":"regular","configuration":{"chunk_shape":[2]}}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        (GroupNode(b"12345678", "/g", b"no JSON"), "not valid JSON"),
+        (GroupNode(b"12345678", "/g", ARRAY_DOCUMENT), "for the other type"),
+        (ArrayNode(b"12345678", "/g", GROUP_DOCUMENT, ArrayLayout((4,), (2,))), "for the other type"),
+        (
+            ArrayNode(
+                b"12345678", "/g", ARRAY_DOCUMENT, ArrayLayout((4, 4), (2, 2)), (ManifestRef(b"1" * 12, ((0, 1),) * 2),)
+            ),
+            "2 ranges",
+        ),
+    ],
+)
+def test_contradictions(node, reason: str) -> None:
+    snapshot = decode_snapshot(encode_snapshot(**HEAD, nodes=[node], manifest_files=[]), file="snapshots/x")
+    with pytest.raises(CorruptFile, match=f"`snapshots/x` at byte.*{reason}"):
+        snapshot.find("/g")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": b"x"},
+        {"parent_id": b"x"},
+        {"nodes": [GroupNode(b"1", "/", b"{}")]},
+        {"flushed_at_us": 1, "metadata": {"a": 1}, "id": b""},
+    ],
+)
+def test_misuse(wrong) -> None:
+    with pytest.raises(ValueError):
+        encode_snapshot(**{**HEAD, "nodes": [], "manifest_files": [], **wrong})
+
+
+def test_metadata_that_json_does_not_know() -> None:
+    with pytest.raises(TypeError, match="cannot be cast"):
+        encode_snapshot(**{**HEAD, "metadata": {"a": {1}}}, nodes=[], manifest_files=[])
+    with pytest.raises(TypeError, match="cannot be cast"):
+        encode_snapshot(**{**HEAD, "metadata": {1: 1}}, nodes=[], manifest_files=[])
+
+
+def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = ArrayLayout((4,), (2,), ("x",))
+    nodes = [
+        group(1, "/"),
+        ArrayNode(b"12345678", "/a", ARRAY_DOCUMENT, layout, (ManifestRef(b"1" * 12, ((0, 2),)),) * 3),
+    ]
+    assert count_tables(nodes) == 2 + 2 + 3 + 1
+    monkeypatch.setattr(snapshot_encode, "MAX_FLATBUFFER", 500)
+    with pytest.raises(TooLargeForFormat, match="at most 500"):
+        encode_snapshot(**HEAD, nodes=nodes, manifest_files=[])
