@@ -19,16 +19,17 @@ INITIAL_SNAPSHOT_ID = SnapshotId(bytes.fromhex("0b1cc8d6787580f0e33a6534"))
 """Id of the first snapshot of every new repository (text ``1CECHNKREP0F1RSTCMT0``)."""
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _VALUES = {c: i for i, c in enumerate(_ALPHABET)} | {"O": 0, "I": 1, "L": 1}
 _VALUES |= {c.lower(): i for c, i in _VALUES.items()}
 
 
 def encode_id(raw: bytes) -> str:
     """Text of an id: upper-case Crockford base32 without padding, last group filled with zero bits on the right."""
-    nbits = len(raw) * 8
-    nchars = -(-nbits // 5)
-    number = int.from_bytes(raw, "big") << (nchars * 5 - nbits)
-    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range((nchars - 1) * 5, -1, -5))
+    nchars = -(-len(raw) * 8 // 5)
+    npairs = -(-nchars // 2)
+    number = int.from_bytes(raw, "big") << (npairs * 10 - len(raw) * 8)
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(npairs * 10 - 10, -1, -10)])[:nchars]
 
 
 def decode_id(text: str, size: int = OBJECT_ID_SIZE) -> bytes:
