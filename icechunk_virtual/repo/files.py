@@ -16,13 +16,12 @@ from contextlib import suppress
 from itertools import count
 
 from icechunk_virtual.repo.file_lock import locked
+from icechunk_virtual.repo.file_sync import sync_directory
 from icechunk_virtual.repo.object_store import is_temporary
 
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-_SYNC = (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EOPNOTSUPP}
-_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES}
 
 
 _numbers = count(1)
@@ -172,30 +171,6 @@ def move_new(temporary: str, path: str) -> None:
             discard(temporary)
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         replace(temporary, path)
-
-
-def sync_file(path: str) -> None:
-    """Make the content of a file survive a power cut."""
-    descriptor = os.open(path, _SYNC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_directory(path: str) -> None:
-    """Make the names in a directory survive a power cut, where the system lets us."""
-    if os.name == "nt":
-        return
-    try:
-        descriptor = os.open(path, _SYNC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_DIRECTORY_SYNC:
-            raise
 
 
 def walk(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from icechunk_virtual.errors import ObjectNotFound, PreconditionFailed
 from icechunk_virtual.repo import files
 from icechunk_virtual.repo.file_lock import locked
+from icechunk_virtual.repo.file_sync import sync_directory, sync_file, sync_file_system
 from icechunk_virtual.repo.foreign_errors import too_short, translate, translating, unknown_outcome
 from icechunk_virtual.repo.object_store import (
     PAGE_SIZE,
@@ -165,7 +166,7 @@ class LocalStore:
         with translating(key):
             files.replace(self._temporary(path, data, durable=durable), path)
             if durable:
-                files.sync_directory(os.path.dirname(path))
+                sync_directory(os.path.dirname(path))
 
     def _temporary(self, path: str, data: bytes, *, durable: bool) -> str:
         try:
@@ -214,7 +215,7 @@ class LocalStore:
     def _settle(path: str, key: str) -> None:
         """Make a name durable that others can see already: a failure leaves the outcome open."""
         try:
-            files.sync_directory(os.path.dirname(path))
+            sync_directory(os.path.dirname(path))
         except OSError as error:
             raise unknown_outcome(error, key) from error
 
@@ -227,24 +228,26 @@ class LocalStore:
                 for key in members:
                     with _unless_missing(), translating(key):
                         os.unlink(self._path(key))
-                files.sync_directory(directory)
+                sync_directory(directory)
         return len(keys)
 
     async def sync(self, keys: Iterable[str]) -> None:  # noqa: D102  # Protocol
-        keys = tuple(keys)
-        batches = (keys[i::_SYNC_BATCHES] for i in range(min(_SYNC_BATCHES, len(keys))))
-        await asyncio.gather(*(asyncio.to_thread(self._sync_files, batch) for batch in batches))
-        await asyncio.to_thread(self._sync_directories, keys)
+        await asyncio.gather(*(self._sync(*group) for group in self._by_directory(tuple(keys)).items()))
+
+    async def _sync(self, directory: str, keys: Sequence[str]) -> None:
+        with translating(keys[0]):
+            if await asyncio.to_thread(sync_file_system, directory, len(keys)):
+                return
+            batches = (keys[i::_SYNC_BATCHES] for i in range(min(_SYNC_BATCHES, len(keys))))
+            await asyncio.gather(  # names and contents at once: nobody looks for these objects before this returns
+                *(asyncio.to_thread(self._sync_files, batch) for batch in batches),
+                asyncio.to_thread(sync_directory, directory),
+            )
 
     def _sync_files(self, keys: Sequence[str]) -> None:
         for key in keys:
             with translating(key):
-                files.sync_file(self._path(key))
-
-    def _sync_directories(self, keys: Sequence[str]) -> None:
-        for directory, members in self._by_directory(keys).items():
-            with translating(members[0]):
-                files.sync_directory(directory)
+                sync_file(self._path(key))
 
     def _by_directory(self, keys: Sequence[str]) -> dict[str, Sequence[str]]:
         groups = defaultdict(list)

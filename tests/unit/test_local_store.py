@@ -24,7 +24,7 @@ from icechunk_virtual.errors import (
     StorageError,
     TransientStorageError,
 )
-from icechunk_virtual.repo import file_lock, files
+from icechunk_virtual.repo import file_lock, file_sync, files, local_store
 from icechunk_virtual.repo.file_lock import LOCK_FILE, locked
 from icechunk_virtual.repo.local_store import LocalStore, Pace
 from icechunk_virtual.repo.object_store import is_temporary
@@ -284,7 +284,7 @@ def test_a_lost_directory_sync_is_an_unknown_outcome(store: LocalStore, monkeypa
     def fail(path: str) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(files, "sync_directory", fail)
+    monkeypatch.setattr(local_store, "sync_directory", fail)
     with pytest.raises(OutcomeUnknown, match="may or may not have landed"):
         run(store.put_if_match("a/k", b"2", version))
     with pytest.raises(OutcomeUnknown):
@@ -393,7 +393,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115
         real(descriptor)
 
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(file_sync.os, "fsync", fsync)
     return paths
 
 
@@ -415,18 +415,58 @@ def test_durable_writes_sync_file_then_directory(store: LocalStore, synced: list
 
 
 @linux
-def test_chunks_are_synced_when_asked(store: LocalStore, synced: list[str], tmp_path: Path) -> None:
-    names = [f"chunks/{i}" for i in range(10)]
+@pytest.mark.parametrize("number", [1, 10, 40])
+def test_chunks_are_synced_when_asked(
+    store: LocalStore, synced: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(file_sync, "_unwritten_bytes", lambda: 2**40)
+    names = [f"chunks/{i}" for i in range(number)]
     for name in names:
         run(store.put(name, b"1", durable=False))
     assert not [path for path in synced if Path(path).name[0].isdigit()]
     synced.clear()
     run(store.sync(names))
-    assert sorted(synced[:-1]) == sorted(str(tmp_path / "repo" / name) for name in names)
-    assert synced[-1] == str(tmp_path / "repo/chunks")
+    assert sorted(synced) == sorted([str(tmp_path / "repo/chunks"), *(str(tmp_path / "repo" / name) for name in names)])
     run(store.sync([]))
     with pytest.raises(ObjectNotFound):
         run(store.sync(["chunks/none"]))
+
+
+@linux
+def test_many_chunks_are_synced_at_once_when_little_else_is_unwritten(
+    store: LocalStore, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_sync, "_unwritten_bytes", lambda: 0)
+    names = [f"{folder}/{i}" for i in range(20) for folder in ("chunks", "manifests")]
+    for name in names:
+        run(store.put(name, b"1", durable=False))
+    synced.clear()
+    run(store.sync(names))
+    assert synced == []
+    run(store.sync(names[:10]))
+    assert len(synced) == 12, "few files are cheaper one by one"
+
+
+@linux
+def test_a_file_system_that_fails_to_sync(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        @staticmethod
+        def syncfs(descriptor: int) -> int:
+            file_sync.ctypes.set_errno(errno.EIO)
+            return -1
+
+    monkeypatch.setattr(file_sync, "_unwritten_bytes", lambda: 0)
+    monkeypatch.setattr(file_sync.ctypes, "CDLL", lambda name, use_errno: Library)
+    names = [f"chunks/{i}" for i in range(20)]
+    for name in names:
+        run(store.put(name, b"1", durable=False))
+    with pytest.raises(StorageError, match="Input/output error"):
+        run(store.sync(names))
+
+
+@linux
+def test_unwritten_bytes_are_known() -> None:
+    assert 0 <= file_sync._unwritten_bytes() < 2**45
 
 
 # -- forks, pace -------------------------------------------------------------------------------------------------
