@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, cast
 
-from icechunk_virtual.model.checked import U64, Union, Variant, member_of
+from icechunk_virtual.model.checked import U32, U64, Union, Variant, member_of
 from icechunk_virtual.repo import patterns
 
 
@@ -139,8 +139,8 @@ class _PreloadNameMatches(Variant, ManifestPreloadCondition):
 class _PreloadNumRefs(Variant, ManifestPreloadCondition):
     """`from_refs` is included, `to` is not; also readable as ``from``, which is no name in source text."""
 
-    from_refs: U64 | None
-    to: U64 | None
+    from_refs: U32 | None
+    to: U32 | None
 
 
 setattr(_PreloadNumRefs, "from", property(lambda condition: condition.from_refs))

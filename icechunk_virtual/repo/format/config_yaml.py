@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from icechunk_virtual.containers.container import ObjectStoreConfig, S3Options, VirtualChunkContainer
 from icechunk_virtual.errors import CorruptFile
-from icechunk_virtual.model.checked import Checked, FieldType, field_types
+from icechunk_virtual.model.checked import Checked, FieldType, IntRange, field_types
 from icechunk_virtual.repo.conditions import (
     ManifestPreloadCondition,
     ManifestSplitCondition,
@@ -40,6 +40,7 @@ T = TypeVar("T")
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INTEGER = re.compile(r"\+?(?:(0|[1-9][0-9]*)|0x([0-9a-fA-F]+)|0o([0-7]+)|0b([01]+))")
+_COUNT = IntRange(0, 2**32 - 1)
 _CONTAINERS = "virtual_chunk_containers"
 
 
@@ -285,14 +286,21 @@ def _decode_num_refs(node: Node) -> ManifestPreloadCondition:
 
 
 def _bound(node: Node, name: str) -> int | None:
-    """Of a range of integers, as start (included) or end (excluded)."""
-    beyond = 0 if name == "from" else 1
+    """Of a range of integers: its start, included, or its end, excluded."""
+    beyond = name == "to"
     tags: dict[str, Callable[[Node], int | None]] = {
-        "Included": lambda node: _integer(node) + beyond,
-        "Excluded": lambda node: _integer(node) + 1 - beyond,
+        "Included": partial(_limit, beyond=beyond),
+        "Excluded": partial(_limit, beyond=not beyond),
     }
     words: dict[str, Callable[[], int | None]] = {"Unbounded": lambda: None}
-    return _field(node, name, lambda node: _decode_union(node, tags, words))
+    limit = _field(node, name, lambda node: _decode_union(node, tags, words))
+    if limit is not None and limit > _COUNT.high:
+        return None if name == "to" else _COUNT.high
+    return limit
+
+
+def _limit(node: Node, *, beyond: bool) -> int:
+    return _made(node, lambda: _COUNT(_integer(node))) + beyond
 
 
 _PRELOAD_TAGS: dict[str, Callable[[Node], ManifestPreloadCondition]] = {
