@@ -22,42 +22,12 @@ API: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "icechunk
 
 ALLOWLIST_MISSING: frozenset[str] = frozenset(
     {
-        "icechunk.AnyAzureCredential",
-        "icechunk.AnyAzureStaticCredential",
-        "icechunk.AnyCredential",
-        "icechunk.AnyGcsCredential",
-        "icechunk.AnyGcsStaticCredential",
-        "icechunk.AnyObjectStoreConfig",
-        "icechunk.AnyS3Credential",
-        "icechunk.AzureCredentials",
-        "icechunk.AzureStaticCredentials",
         "icechunk.BasicConflictSolver",
-        "icechunk.CachingConfig",
-        "icechunk.CompressionAlgorithm",
-        "icechunk.CompressionConfig",
         "icechunk.Conflict",
         "icechunk.ConflictDetector",
         "icechunk.ConflictSolver",
         "icechunk.ConflictType",
-        "icechunk.Credentials",
-        "icechunk.Diff",
         "icechunk.GCSummary",
-        "icechunk.GcsBearerCredential",
-        "icechunk.GcsCredentials",
-        "icechunk.GcsStaticCredentials",
-        "icechunk.ManifestConfig",
-        "icechunk.ManifestFileInfo",
-        "icechunk.ManifestPreloadCondition",
-        "icechunk.ManifestPreloadConfig",
-        "icechunk.ManifestSplitCondition",
-        "icechunk.ManifestSplitDimCondition",
-        "icechunk.ManifestSplittingConfig",
-        "icechunk.ObjectStoreConfig",
-        "icechunk.RepositoryConfig",
-        "icechunk.S3Credentials",
-        "icechunk.S3Options",
-        "icechunk.S3StaticCredentials",
-        "icechunk.SnapshotInfo",
         "icechunk.Storage.new_azure_blob",
         "icechunk.Storage.new_gcs",
         "icechunk.Storage.new_in_memory",
@@ -66,29 +36,13 @@ ALLOWLIST_MISSING: frozenset[str] = frozenset(
         "icechunk.Storage.new_s3",
         "icechunk.Storage.new_s3_object_store",
         "icechunk.Storage.new_tigris",
-        "icechunk.StorageConcurrencySettings",
-        "icechunk.StorageRetriesSettings",
-        "icechunk.StorageSettings",
         "icechunk.VersionSelection",
-        "icechunk.VirtualChunkContainer",
         "icechunk.VirtualChunkSpec.__hash__",
-        "icechunk.__version__",
-        "icechunk.azure_credentials",
-        "icechunk.azure_from_env_credentials",
-        "icechunk.azure_static_credentials",
         "icechunk.azure_storage",
-        "icechunk.containers_credentials",
         "icechunk.dask",
         "icechunk.distributed",
-        "icechunk.gcs_credentials",
-        "icechunk.gcs_from_env_credentials",
-        "icechunk.gcs_refreshable_credentials",
-        "icechunk.gcs_static_credentials",
         "icechunk.gcs_storage",
-        "icechunk.gcs_store",
-        "icechunk.http_store",
         "icechunk.initialize_logs",
-        "icechunk.local_filesystem_store",
         "icechunk.print_debug_info",
         "icechunk.r2_storage",
         "icechunk.repository.ConflictSolver",
@@ -103,13 +57,7 @@ ALLOWLIST_MISSING: frozenset[str] = frozenset(
         "icechunk.repository.Repository.total_chunks_storage_async",
         "icechunk.repository.Repository.transaction(rebase_tries)",
         "icechunk.repository.Repository.transaction(rebase_with)",
-        "icechunk.s3_anonymous_credentials",
-        "icechunk.s3_credentials",
-        "icechunk.s3_from_env_credentials",
-        "icechunk.s3_refreshable_credentials",
-        "icechunk.s3_static_credentials",
         "icechunk.s3_storage",
-        "icechunk.s3_store",
         "icechunk.session.ConflictSolver",
         "icechunk.session.ForkSession.commit(rebase_tries)",
         "icechunk.session.ForkSession.commit(rebase_with)",
@@ -124,7 +72,6 @@ ALLOWLIST_MISSING: frozenset[str] = frozenset(
         "icechunk.session.Session.rebase",
         "icechunk.session.Session.rebase_async",
         "icechunk.set_logs_filter",
-        "icechunk.spec_version",
         "icechunk.storage.AnyObjectStoreConfig",
         "icechunk.storage.GcsBearerCredential",
         "icechunk.storage.ObjectStoreConfig",
@@ -150,14 +97,6 @@ ALLOWLIST_MISSING: frozenset[str] = frozenset(
         "icechunk.xarray.Session",
         "icechunk.xarray.to_icechunk",
     }
-)
-
-# Where things live that no public module exports yet.
-INNER_MODULES = (
-    "icechunk_virtual.repo.config",
-    "icechunk_virtual.repo.settings",
-    "icechunk_virtual.repo.conditions",
-    "icechunk_virtual.containers.container",
 )
 
 # Deliberately different from the original.
@@ -195,8 +134,7 @@ def find(entity: str) -> Any:
     for module_name, name in places(entity):
         if hasattr(module(module_name), name):
             return getattr(module(module_name), name)
-    name = entity.rpartition(".")[2]
-    return next((getattr(m, name) for m in map(importlib.import_module, INNER_MODULES) if hasattr(m, name)), None)
+    return None
 
 
 def is_attribute(cls: Any, name: str) -> bool:
@@ -339,11 +277,8 @@ def test_the_same_object_everywhere(name: str) -> None:
 
 @functools.cache
 def namespace() -> dict[str, Any]:
-    """The package's names, also those that it does not export yet."""
-    names: dict[str, Any] = {}
-    for inner in ("icechunk_virtual.credentials", *INNER_MODULES):
-        names |= vars(importlib.import_module(inner))
-    return names | vars(importlib.import_module("icechunk_virtual")) | {"storage": module("icechunk.storage")}
+    """What the expressions may use."""
+    return vars(module("icechunk")) | {"storage": module("icechunk.storage")}
 
 
 def evaluate(expression: str) -> Any:
