@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import ruamel.yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -29,6 +32,12 @@ def test_awkward_texts_survive(text: str) -> None:
     value = node.entries[text]
     assert isinstance(value, yaml_nodes.Scalar)
     assert (value.text, value.plain) == (text, False)
+
+
+@given(st.dictionaries(texts, texts | st.lists(texts, max_size=3), max_size=3))
+def test_another_parser_of_yaml_1_2_reads_the_same(value: dict[str, Any]) -> None:
+    judge = ruamel.yaml.YAML(typ="safe", pure=True)
+    assert judge.load(yaml_nodes.emit({yaml_nodes.Token("top"): value})) == {"top": value}
 
 
 @given(st.binary(max_size=200))
