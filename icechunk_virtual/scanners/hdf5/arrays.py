@@ -275,25 +275,15 @@ def _chunked(
     compressors: list[dict[str, Any]],
     skipped: NDArray[np.bool_],
 ) -> tuple[VirtualArray, str]:
-    chunk_shape = _grid_chunks(facts)
-    document = facts.document(chunk_shape, compressors)
-    chunks, shape = (np.array(n, np.uint64) for n in (facts.dataset.chunks, facts.dataset.shape))
-    inside = (index.start < shape).all(axis=1)
-    raw = np.uint64(math.prod(chunk_shape) * _itemsize(facts))
-    if not pipeline:
-        odd = skipped | (index.size != raw)
-    elif {step.code for step in pipeline} <= _SIZE_KEEPING:
-        odd = skipped
-    else:  # chunks at the edge may be unfiltered without saying so (H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS)
-        odd = skipped | ((index.size == raw) & (index.start + chunks > shape).any(axis=1))
-    if facts.dataset.id.get_create_plist().get_fill_time() == h5d.FILL_TIME_NEVER:
-        # Beyond what was written a chunk holds anything, which must not show where the array goes on.
-        grown = np.array(facts.shape[: len(shape)], np.uint64) > shape
-        odd |= ((index.start + chunks > shape) & grown).any(axis=1)
-    coords = np.zeros((len(odd), len(facts.shape)), np.uint32, order="F")
-    coords[:, : len(chunks)] = index.start // chunks
+    document = facts.document(_grid_chunks(facts), compressors)
+    coords = np.zeros((len(skipped), len(facts.shape)), np.uint32, order="F")
+    inside = np.ones(len(skipped), bool)
+    for axis, (chunk, size) in enumerate(zip(facts.dataset.chunks, facts.dataset.shape, strict=True)):
+        start = index.start[:, axis]
+        coords[:, axis] = start // np.uint64(chunk)
+        inside &= start < np.uint64(size)
+    odd = skipped | _suspicious(facts, index, pipeline)
     rows = inside & ~odd
-    _check_within(facts, index.offset[rows], index.size[rows])
     if rows.all():
         return VirtualArray(document, _virtual(facts, coords, index.offset, index.size)), ""
     refs = _virtual(facts, coords[rows], index.offset[rows], index.size[rows])
@@ -303,7 +293,35 @@ def _chunked(
     return _with_odd_chunks(facts, document, refs, coords[rows])
 
 
+def _suspicious(facts: _Facts, index: ChunkIndex, pipeline: list[Filter]) -> NDArray[np.bool_]:
+    """Chunks whose bytes may not be what the document says."""
+    raw = np.uint64(math.prod(_grid_chunks(facts)) * _itemsize(facts))
+    odd = np.zeros(len(index.size), bool)
+    if not pipeline:
+        odd |= index.size != raw
+    elif not {step.code for step in pipeline} <= _SIZE_KEEPING:
+        # Chunks at the edge may be unfiltered without saying so (H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS).
+        odd |= index.size == raw
+        if odd.any():
+            odd &= _reaching_out(facts, index, [True] * facts.dataset.ndim)
+    grown = [n > m for n, m in zip(facts.shape, facts.dataset.shape, strict=False)]
+    if any(grown) and facts.dataset.id.get_create_plist().get_fill_time() == h5d.FILL_TIME_NEVER:
+        # Beyond what was written a chunk holds anything, which must not show where the array goes on.
+        odd |= _reaching_out(facts, index, grown)
+    return odd
+
+
+def _reaching_out(facts: _Facts, index: ChunkIndex, axes: list[bool]) -> NDArray[np.bool_]:
+    """Chunks that reach beyond the extent of the dataset along one of the chosen axes."""
+    found = np.zeros(len(index.size), bool)
+    for axis, (chunk, size) in enumerate(zip(facts.dataset.chunks, facts.dataset.shape, strict=True)):
+        if axes[axis]:
+            found |= index.start[:, axis] + np.uint64(chunk) > np.uint64(size)
+    return found
+
+
 def _virtual(facts: _Facts, coords: NDArray[Any], offset: NDArray[Any], size: NDArray[Any]) -> ChunkRefs:
+    _check_within(facts, offset, size)
     return ChunkRefs.virtual(coords, facts.file.locations, 0, offset, size)
 
 
