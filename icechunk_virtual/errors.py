@@ -260,6 +260,8 @@ class VirtualReadError(ContainerError):
 class ScanError(IcechunkError):
     """A source file cannot be turned into references. ``source``: its URL."""
 
+    source: str
+
 
 class UnsupportedFeature(ScanError):
     """The file holds something that Zarr cannot represent. ``name``: of the variable or attribute."""
@@ -279,6 +281,8 @@ class MalformedSource(ScanError):
 
 class InconsistentFiles(ScanError):
     """Files that were to be one array differ. ``differences``: one text per file."""
+
+    differences: tuple[str, ...]
 
 
 class ConflictError(IcechunkVirtualError):

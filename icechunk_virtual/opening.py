@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from icechunk_virtual.containers.url import check_location, local_path
 from icechunk_virtual.errors import StorageError
@@ -15,6 +16,20 @@ from icechunk_virtual.storage import Storage, local_filesystem_storage
 Authorize = str | Iterable[str] | Mapping[str, Any]
 
 
+def local_folder(repo: str | os.PathLike[str]) -> Path | None:
+    """The folder that a path or ``file://`` URL names; ``None`` for other URLs.
+
+    Raises
+    ------
+    InvalidLocation
+        A ``file`` URL that cannot be understood.
+    """
+    text = os.fspath(repo)
+    if text[:5].lower() == "file:":
+        return Path(local_path(check_location(text)))
+    return None if isinstance(repo, str) and "://" in text else Path(text).expanduser()
+
+
 def storage_of(repo: str | os.PathLike[str]) -> Storage:
     """The storage that a path or URL names.
 
@@ -22,14 +37,27 @@ def storage_of(repo: str | os.PathLike[str]) -> Storage:
     ------
     StorageError
         A URL of a kind that this version has no storage for.
+    InvalidLocation
+        A ``file`` URL that cannot be understood.
     """
-    text = os.fspath(repo)
-    scheme = urlsplit(text).scheme.lower()
-    if scheme == "file":
-        return local_filesystem_storage(local_path(check_location(text)))
-    if "://" in text:
-        raise StorageError(f"repositories on {scheme}:// are not supported by this version: {text}; use a local path")
-    return local_filesystem_storage(text)
+    folder = local_folder(repo)
+    if folder is None:
+        raise StorageError(f"repositories at {repo} are not supported by this version; name a local path")
+    return local_filesystem_storage(str(folder))
+
+
+def moment(text: str | datetime) -> datetime:
+    """A moment from ISO 8601 text, in UTC if it names no time zone.
+
+    Raises
+    ------
+    ValueError
+        The text is no moment.
+    """
+    if isinstance(text, datetime):
+        return text
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def granted(authorize: Authorize | None) -> dict[str, Any]:
@@ -49,4 +77,5 @@ def open_repository(repo: str | os.PathLike[str], *, authorize: Authorize | None
     authorize
         URL prefixes of virtual chunk containers that may be read, alone or with credentials.
     """
-    return Repository.open(storage_of(repo), authorize_virtual_chunk_access=granted(authorize))
+    opened: Repository = Repository.open(storage_of(repo), authorize_virtual_chunk_access=granted(authorize))
+    return opened

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from icechunk_virtual.containers.container import VirtualChunkContainer, local_filesystem_store
 from icechunk_virtual.containers.source import expand, open_source
 from icechunk_virtual.containers.url import check_prefix, local_path
-from icechunk_virtual.errors import ScanError
+from icechunk_virtual.errors import InvalidLocation, ReadOnlyError, ScanError
 from icechunk_virtual.scanners import registry
 from icechunk_virtual.scanners.combine import concat as concat_scanned
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, human_bytes, tree
 from icechunk_virtual.scanners.spec import ScannerSpec, ScanOptions
 from icechunk_virtual.session import Session
 from icechunk_virtual.store import IcechunkStore
-from icechunk_virtual.writing import Mode, Region, Writer
+from icechunk_virtual.writing import Mode, Region, write
 
 __all__ = ["VirtualDataset", "scan"]
 
 SourceLike = str | os.PathLike[str]
 Progress = Callable[[int, int, str], None]
+
+_MOST_FOLDERS = 8  # more of them get the folder above as one container
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -90,13 +93,18 @@ class VirtualDataset:
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """URL prefixes of virtual chunk containers that cover every source: their folders, as few as possible."""
+        """URL prefixes that cover every source: what a repository needs containers for, and readers authorise."""
         return container_prefixes(self.sources)
 
+    @property
+    def containers(self) -> tuple[VirtualChunkContainer, ...]:
+        """Virtual chunk containers for `prefixes`, to be set in a repository's configuration."""
+        return tuple(map(container_of, self.prefixes))
+
     def __repr__(self) -> str:
-        files = self.sources[0] if len(self.sources) == 1 else f"{len(self.sources)} files"
+        files = self.sources[0] if len(self.sources) == 1 else count(len(self.sources), "file")
         sizes = f"{human_bytes(self.nbytes_virtual)} virtual, {human_bytes(self.nbytes_stored)} stored"
-        head = [f"VirtualDataset of {files} ({self.format})", f"{self.nrefs} chunks, {sizes}"]
+        head = [f"VirtualDataset of {files} ({self.format})", f"{count(self.nrefs, 'chunk')}, {sizes}"]
         stored = [f"  {s.path}: {s.reason} ({human_bytes(s.nbytes)})" for s in self.stored]
         warnings = [f"  {warning}" for warning in self.warnings]
         tail = (["stored:", *stored] if stored else []) + (["warnings:", *warnings] if warnings else [])
@@ -120,30 +128,42 @@ class VirtualDataset:
         group
             Path of the group that the root becomes; created with its parents. Default: the root.
         mode
-            ``w-`` (default): the group must be empty; ``w``: replace it; ``a``: add, replacing arrays of the same name;
-            ``r+`` (default with `region`): change existing arrays only.
+            ``w-`` (default): the group must be empty; ``w``: replace it with everything below; ``a``: add, replacing
+            arrays of the same name; ``r+`` (needs `region`): change existing arrays only.
         append_dim
-            Append to the existing arrays along this dimension. Arrays without it must be the same as those there.
+            Append to the existing arrays along this dimension, in every group that has it. Arrays without it must be
+            the same as those there. Times are converted to the units of the repository.
         region
-            Write into these slices of existing arrays: dimension name to slice.
+            Write into slices of existing arrays: dimension name to slice, or to ``"auto"``, which finds the values of
+            the dataset's coordinate in the repository's; ``"auto"`` alone does so for every coordinate. References
+            fill whole chunks only.
 
         Raises
         ------
         NoContainer
             The repository's configuration has no virtual chunk container for a source.
-        NodeExists, InconsistentFiles, ReadOnlyError, ValueError
-            Then nothing was changed.
+        NodeExists
+            `mode` keeps what is there.
+        InconsistentFiles
+            Arrays do not fit those that they are appended to; `differences` has one text per array.
+        NodeNotFound, ReadOnlyError, ValueError
+
+        Notes
+        -----
+        After an error the session is as it was before.
         """
-        session = store_or_session.session if isinstance(store_or_session, IcechunkStore) else store_or_session
-        if append_dim is not None and region is not None:
-            raise ValueError("give append_dim or region, not both")
-        if append_dim is not None and mode not in (None, "a"):
-            raise ValueError(f"append_dim needs mode='a', got {mode!r}")
-        if region is not None and mode not in (None, "a", "r+"):
-            raise ValueError(f"region needs mode='r+' or 'a', got {mode!r}")
-        if mode not in (None, "w", "w-", "a", "r+"):
-            raise ValueError(f"mode must be 'w', 'w-', 'a' or 'r+', got {mode!r}")
-        Writer(session, group).write(self.root, mode=mode or "w-", append_dim=append_dim, region=region)
+        if isinstance(store_or_session, IcechunkStore):
+            if store_or_session.read_only:
+                raise ReadOnlyError("the store is read-only; use repo.writable_session(branch).store")
+            session = store_or_session.session
+        elif isinstance(store_or_session, Session):
+            session = store_or_session
+        else:
+            raise TypeError(
+                f"a session or its store is needed, got {type(store_or_session).__name__}. Get one with "
+                "repo.writable_session(branch)."
+            )
+        write(session, self.root, group=group, mode=mode, append_dim=append_dim, region=region)
 
 
 def scan(
@@ -184,16 +204,73 @@ def scan(
     >>> vds = scan("archive/*.nc", concat="time")  # doctest: +SKIP
     >>> vds.to_icechunk(session)  # doctest: +SKIP
     """
-    urls = expand([source] if isinstance(source, (str, os.PathLike)) else list(source))
+    urls, skipped = find_files(source, scanner)
+    if not urls:
+        raise ScanError("no source was given")
     if len(urls) > 1 and concat is None:
         raise ValueError(
-            f"{len(urls)} files were named, from {urls[0]} to {urls[-1]}. Say along which dimension they are joined, for "
-            "example concat='time', or scan them one by one."
+            f"{len(urls)} files were named, from {urls[0]} to {urls[-1]}. Say along which dimension they are joined, "
+            "for example concat='time', or scan them one by one."
         )
     found = list(_scan_all(urls, scanner, options or ScanOptions(), executor, progress))
     whole = found[0] if concat is None else concat_scanned(found, concat)
-    sources = tuple(item.url for item in found)
-    return VirtualDataset(whole.root, sources, whole.format, whole.stored, whole.warnings)
+    notes = whole.warnings if not skipped else (*whole.warnings, _skipped_text(skipped))
+    return VirtualDataset(whole.root, tuple(item.url for item in found), whole.format, whole.stored, notes)
+
+
+def find_files(
+    source: SourceLike | Iterable[SourceLike], scanner: str | ScannerSpec | None = None
+) -> tuple[list[str], list[str]]:
+    """The files that `scan` would take: their URLs, and the names of files in folders that no scanner knows.
+
+    Raises
+    ------
+    ScanError
+        A name, pattern or folder without files.
+    ValueError
+        There is no scanner of that name.
+    """
+    endings = _endings(scanner)
+    skipped: list[str] = []
+
+    def accept(name: str) -> bool:
+        fits = name.lower().endswith(endings)
+        if not fits:
+            skipped.append(name)
+        return fits
+
+    try:
+        urls = expand([source] if isinstance(source, (str, os.PathLike)) else list(source), accept=accept)
+    except ScanError as error:
+        if not skipped:
+            raise
+        raise ScanError(
+            f"none of the {len(skipped)} files in the folder `{error.source}` has a known ending "
+            f"({', '.join(endings)}). Name the files, or give a pattern, to scan them whatever they are called.",
+            source=error.source,
+        ) from None
+    return urls, skipped
+
+
+def _endings(scanner: str | ScannerSpec | None) -> tuple[str, ...]:
+    specs = registry.scanners()
+    if isinstance(scanner, ScannerSpec):
+        return scanner.suffixes
+    if scanner is None:
+        return tuple(dict.fromkeys(suffix for spec in specs.values() for suffix in spec.suffixes))
+    if scanner not in specs:
+        raise ValueError(f"no scanner is called {scanner!r}; there are {', '.join(sorted(specs))}")
+    return specs[scanner].suffixes
+
+
+def _skipped_text(skipped: Sequence[str]) -> str:
+    some = ", ".join(skipped[:3]) + (" ..." if len(skipped) > 3 else "")
+    return f"{count(len(skipped), 'file')} in folders left out, since no scanner knows their endings: {some}"
+
+
+def count(n: int, noun: str) -> str:
+    """``1 file``, ``2 files``, ``12,345 files``."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def _scan_all(
@@ -203,46 +280,59 @@ def _scan_all(
     executor: Executor | None,
     progress: Progress | None,
 ) -> Iterator[Scanned]:
-    jobs = ((url, scanner, options) for url in urls)
-    results = map(scan_file, *zip(*jobs, strict=True)) if executor is None else executor.map(scan_file, *zip(*jobs, strict=True))
+    one = functools.partial(_scan_file, scanner=scanner, options=options)
+    results = map(one, urls) if executor is None else executor.map(one, urls)
     for done, item in enumerate(results, 1):
         if progress is not None:
             progress(done, len(urls), item.url)
         yield item
 
 
-def scan_file(url: str, scanner: str | ScannerSpec | None, options: ScanOptions) -> Scanned:
-    """Scan one file; a function of its own so that other processes can run it."""
+def _scan_file(url: str, scanner: str | ScannerSpec | None, options: ScanOptions) -> Scanned:
     with open_source(url) as source:
         return registry.scan(source, options, scanner)
 
 
 def container_prefixes(urls: Iterable[str]) -> tuple[str, ...]:
-    """Folders that cover all URLs, as few as possible but never a file system's or a host's root.
+    """Prefixes that cover all URLs: their folders, or the folder above if there are many.
 
-    >>> container_prefixes(["file:///data/a/1.nc", "file:///data/b/2.nc", "s3://bucket/x/3.nc"])
-    ('file:///data/', 's3://bucket/x/')
+    Never a whole host, file system or bucket if the files are deeper.
+
+    >>> container_prefixes(["file:///data/a/1.nc", "file:///data/a/b/2.nc", "file:///home/me/3.nc"])
+    ('file:///data/a/', 'file:///home/me/')
     """
-    folders: dict[tuple[str, str], list[list[str]]] = {}
-    for url in dict.fromkeys(url.rsplit("/", 1)[0] for url in urls):
-        parts = urlsplit(url)
-        folders.setdefault((parts.scheme, parts.netloc), []).append(parts.path.split("/")[1:])
-    prefixes: list[str] = []
-    for (scheme, host), paths in folders.items():
-        common = os.path.commonprefix(paths)
-        chosen = [common] if any(common) or host else paths
-        prefixes += (f"{scheme}://{host}/" + "".join(part + "/" for part in path) for path in chosen)
-    return tuple(dict.fromkeys(prefixes))
+    folders: list[str] = []
+    for folder in sorted({url.rsplit("/", 1)[0] + "/" for url in urls}):
+        if not folders or not folder.startswith(folders[-1]):
+            folders.append(folder)
+    if len(folders) <= _MOST_FOLDERS:
+        return tuple(folders)
+    roots: dict[str, list[str]] = {}
+    for folder in folders:
+        scheme, _, path = folder.partition("://")
+        roots.setdefault(f"{scheme}://{'/'.join(path.split('/')[:2])}/", []).append(folder)
+    prefixes = []
+    for together in roots.values():
+        scheme = together[0].partition("://")[0]
+        common = posixpath.commonpath([folder.partition("://")[2] for folder in together])
+        prefixes.append(f"{scheme}://{common}/")
+    return tuple(prefixes)
 
 
-def container_for(prefix: str) -> VirtualChunkContainer:
+def container_of(prefix: str) -> VirtualChunkContainer:
     """A virtual chunk container for a prefix.
 
     Raises
     ------
     ScanError
-        This version has no containers for its scheme.
+        This version has no containers for its scheme, or the prefix is the root of the file system.
     """
     if not prefix.startswith("file:"):
-        raise ScanError(f"virtual chunk containers for {prefix} are not supported by this version; use file:// sources")
-    return VirtualChunkContainer(prefix, local_filesystem_store(str(local_path(check_prefix(prefix)))))
+        raise ScanError(
+            f"files below {prefix} cannot be referenced by this version, only local ones. Copy or mount them."
+        )
+    try:
+        location = check_prefix(prefix)
+    except InvalidLocation as error:
+        raise ScanError(f"files below {prefix} cannot be referenced: {error.message}", source=prefix) from None
+    return VirtualChunkContainer(prefix, local_filesystem_store(local_path(location)))

@@ -1,18 +1,21 @@
-"""The xarray engine ``icechunk-virtual``: opens a repository by path or URL."""
+"""The xarray engine ``icechunk-virtual``: opens a version of a repository by path or URL.
+
+Loaded by xarray, through its entry point; nothing else of the package knows xarray.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from xarray import Dataset, DataTree
 from xarray.backends import BackendEntrypoint
 from xarray.backends.zarr import ZarrBackendEntrypoint
 
-from icechunk_virtual.opening import Authorize, open_repository
+from icechunk_virtual.errors import IcechunkError
+from icechunk_virtual.opening import Authorize, local_folder, moment, open_repository
 from icechunk_virtual.repository import Repository
 from icechunk_virtual.store import IcechunkStore
 
@@ -37,9 +40,13 @@ class IcechunkVirtualBackend(BackendEntrypoint):
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether it is a folder that holds a repository."""
-        if not isinstance(filename_or_obj, (str, os.PathLike)) or "://" in os.fspath(filename_or_obj):
+        if not isinstance(filename_or_obj, (str, os.PathLike)):
             return False
-        return (Path(filename_or_obj) / "refs" / "branch.main" / "ref.json").is_file()
+        try:
+            folder = local_folder(filename_or_obj)
+        except IcechunkError:
+            return False
+        return folder is not None and (folder / "refs" / "branch.main" / "ref.json").is_file()
 
     def open_dataset(  # type: ignore[override]  # xarray wants engines to add keywords of their own
         self,
@@ -72,7 +79,8 @@ class IcechunkVirtualBackend(BackendEntrypoint):
         branch, tag, snapshot_id
             At most one, the version; default: branch ``main``.
         as_of
-            With a branch: its newest version at or before this moment, an aware datetime or ISO 8601 text.
+            With a branch: its newest version at or before this moment. A datetime with a time zone, or ISO 8601 text,
+            which is UTC without one.
         authorize
             URL prefixes of virtual chunk containers that may be read, alone or in a mapping to credentials.
         mask_and_scale, decode_times, concat_characters, decode_coords, use_cftime, decode_timedelta
@@ -80,7 +88,7 @@ class IcechunkVirtualBackend(BackendEntrypoint):
         """
         store = _store(filename_or_obj, branch, tag, snapshot_id, as_of, authorize)
         return ZarrBackendEntrypoint().open_dataset(
-            store,
+            store,  # type: ignore[arg-type]  # it takes zarr stores, though its signature does not say so
             mask_and_scale=mask_and_scale,
             decode_times=decode_times,
             concat_characters=concat_characters,
@@ -109,10 +117,15 @@ class IcechunkVirtualBackend(BackendEntrypoint):
         """Every group of a version as a dataset, by path; parameters as `open_dataset`."""
         store = _store(filename_or_obj, branch, tag, snapshot_id, as_of, authorize)
         return ZarrBackendEntrypoint().open_groups_as_dict(
-            store, drop_variables=drop_variables, group=group, consolidated=False, zarr_format=3, **decoding
+            store,  # type: ignore[arg-type]  # as above
+            drop_variables=drop_variables,
+            group=group,
+            consolidated=False,
+            zarr_format=3,
+            **decoding,
         )
 
-    def open_datatree(self, filename_or_obj: Any, **kwargs: Any) -> DataTree:  # type: ignore[override]  # as above
+    def open_datatree(self, filename_or_obj: Any, **kwargs: Any) -> DataTree:
         """Every group of a version as a tree; parameters as `open_dataset`."""
         return DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **kwargs))
 
@@ -132,5 +145,5 @@ def _store(
         repo = open_repository(repo, authorize=authorize)
     if branch is None and tag is None and snapshot_id is None:
         branch = _DEFAULT_BRANCH
-    moment = datetime.fromisoformat(as_of) if isinstance(as_of, str) else as_of
-    return repo.readonly_session(branch, tag=tag, snapshot_id=snapshot_id, as_of=moment).store
+    when = None if as_of is None else moment(as_of)
+    return repo.readonly_session(branch, tag=tag, snapshot_id=snapshot_id, as_of=when).store

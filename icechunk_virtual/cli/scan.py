@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from icechunk_virtual.cli.messages import UsageError, one_line
 from icechunk_virtual.cli.progress import progress_bar
-from icechunk_virtual.errors import RefNotFound
+from icechunk_virtual.containers.authorize import Authorization
+from icechunk_virtual.errors import IcechunkVirtualError, RefNotFound, RepositoryNotFound
+from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.opening import storage_of
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repository import Repository
 from icechunk_virtual.scanners.dataset import human_bytes
 from icechunk_virtual.scanners.spec import ScanOptions
-from icechunk_virtual.virtual import VirtualDataset, container_for, scan
+from icechunk_virtual.session import Session
+from icechunk_virtual.storage import Storage, in_memory_storage
+from icechunk_virtual.virtual import VirtualDataset, container_of, container_prefixes, count, find_files, scan
 
 _EPILOG = """examples:
   icechunk-virtual scan data/1990.nc --repo archive.icechunk
-  icechunk-virtual scan 'data/*.nc' --repo archive.icechunk --concat time
-  icechunk-virtual scan data/2026-11.nc --repo archive.icechunk --append-dim time
+  icechunk-virtual scan 'data/199?.nc' --repo archive.icechunk --concat time
+  icechunk-virtual scan data/2000.nc --repo archive.icechunk --append-dim time -m 'year 2000'
 """
 
 
@@ -30,12 +37,14 @@ def add_parser(commands: Any) -> None:
         "scan",
         help="make files part of a repository by reference",
         description="Read the structure of files, make references to their chunks, and commit them to a repository, "
-        "which is created if there is none. The files stay where they are and are not changed.",
+        "which is created if there is none. The files stay where they are and are not changed: keep them there.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="file, folder, glob pattern or URL")
-    parser.add_argument("--repo", required=True, metavar="REPO", help="path of the repository")
+    parser.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="file, folder (searched to any depth), quoted pattern or URL"
+    )
+    parser.add_argument("--repo", required=True, metavar="REPO", help="path or file:// URL of the repository")
     parser.add_argument("--group", metavar="PATH", help="group to write into (default: the root)")
     parser.add_argument("--branch", default="main", metavar="NAME", help="branch to commit to (default: main)")
     parser.add_argument("-m", "--message", metavar="TEXT", help="commit message")
@@ -45,106 +54,188 @@ def add_parser(commands: Any) -> None:
     how.add_argument(
         "--mode",
         choices=("w-", "a", "w"),
-        help="w-: the group must be empty (default); a: add variables, replacing those of the same name; w: replace all",
+        help="if the group is not empty: w- fails (default), a adds variables and replaces those of the same name, "
+        "w replaces everything",
     )
     parser.add_argument("--scanner", metavar="NAME", help="file format (default: found by the content)")
     parser.add_argument(
-        "--drop-variables", nargs="+", action="extend", default=[], metavar="NAME", help="variables to leave out"
+        "--drop-variable",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave out this variable or group (in any group, or a path with a leading /); may be repeated",
     )
     parser.add_argument(
-        "--skip-unsupported", action="store_true", help="leave out, with a warning, what cannot be represented"
+        "--skip-unsupported", action="store_true", help="leave out, with a note, what cannot be represented"
     )
-    parser.add_argument("--dry-run", action="store_true", help="show what would be referenced; write nothing")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--dry-run", action="store_true", help="check everything and report; write nothing")
+    parser.add_argument("--json", action="store_true", help="print the report, or the error, as JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Scan, write, commit, report."""
-    settings = ScanOptions(
-        drop_variables=frozenset(options.drop_variables), skip_unsupported=options.skip_unsupported
-    )
+    try:
+        report = work(options)
+    except (IcechunkVirtualError, ValueError, OSError) as error:
+        if options.json:
+            differences = list(getattr(error, "differences", ()))
+            facts = {"type": type(error).__name__, "message": one_line(error), "differences": differences}
+            print(json.dumps({"error": facts}, indent=2))
+        raise
+    print(json.dumps(report, indent=2) if options.json else as_text(report))
+
+
+def work(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything but printing; the report."""
+    target = Target.of(options)
+    urls, _ = find_files(options.sources, options.scanner)
+    if len(urls) > 1 and options.concat is None:
+        raise UsageError(
+            f"{len(urls)} files were named, from {urls[0]} to {urls[-1]}. Say along which dimension they are joined, "
+            "for example --concat time, or scan them one by one into groups of their own (--group)."
+        )
+    for prefix in container_prefixes(urls):
+        container_of(prefix)  # raises before the long work what would be raised after it
+    settings = ScanOptions(drop_variables=frozenset(options.drop_variable), skip_unsupported=options.skip_unsupported)
     with progress_bar("scanning", quiet=options.json) as progress:
         dataset = scan(
             options.sources, concat=options.concat, scanner=options.scanner, options=settings, progress=progress
         )
-    report = describe(dataset)
-    if not options.dry_run:
-        report |= commit(dataset, options)
-    if options.json:
-        print(json.dumps(report, indent=2))
-    else:
-        print(as_text(dataset, report, options))
+    return describe(dataset) | target.write(dataset)
 
 
-def commit(dataset: VirtualDataset, options: argparse.Namespace) -> dict[str, Any]:
-    """Write a dataset to the repository that the options name."""
-    storage = storage_of(options.repo)
-    containers = RepositoryConfig()
-    for prefix in dataset.prefixes:
-        containers.set_virtual_chunk_container(container_for(prefix))
-    existed = Repository.exists(storage)
-    repo = Repository.open(storage) if existed else Repository.create(storage, containers)
-    if existed:
-        known = repo.config.virtual_chunk_containers or {}
-        missing = [prefix for prefix in dataset.prefixes if not any(prefix.startswith(k) for k in known)]
-        if missing:
-            repo = repo.reopen(containers)
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the dataset goes: the repository that the options name, if it exists, and how it is written."""
+
+    options: argparse.Namespace
+    storage: Storage
+    repo: Repository | None
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Target:
+        """Look before the long work whether the repository can be written to."""
+        storage = storage_of(options.repo)
+        if not Repository.exists(storage):
+            if options.append_dim is not None:
+                raise RepositoryNotFound(
+                    f"there is no repository at {options.repo} to append to; leave out --append-dim for the first scan"
+                )
+            if options.branch != "main":
+                raise RefNotFound("a new repository has only the branch main; leave out --branch", ref=options.branch)
+            path = Path(options.repo)
+            if "://" not in options.repo and path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise ValueError(f"{options.repo} is not a repository, and something is there; name another place")
+            return cls(options, storage, None)
+        repo = Repository.open(storage)
+        branches = repo.list_branches()
+        if options.branch not in branches:
+            raise RefNotFound(
+                f"there is no branch `{options.branch}` in {options.repo}, only: {', '.join(sorted(branches))}. Create "
+                "it in Python: repo.create_branch(name, repo.lookup_branch('main'))",
+                ref=options.branch,
+            )
+        return cls(options, storage, repo)
+
+    def write(self, dataset: VirtualDataset) -> dict[str, Any]:
+        """Write and commit; what was done. Nothing is created or changed unless everything fits."""
+        config = RepositoryConfig() if self.repo is None else self.repo.config
+        added = RepositoryConfig()
+        for prefix in container_prefixes(uncovered(config, dataset.sources)):
+            added.set_virtual_chunk_container(container_of(prefix))
+        if self.repo is None:
+            self.into(dataset, rehearsal(added))
+        if self.options.dry_run and self.repo is None:
+            return {"repository": None}
+        repo = Repository.create(self.storage, added) if self.repo is None else self.repo.reopen(added)
+        session = repo.writable_session(self.options.branch)
+        self.into(dataset, session)
+        if self.options.dry_run:
+            return {"repository": None}
+        if self.repo is not None and added.virtual_chunk_containers:
             repo.save_config()
-    try:
-        session = repo.writable_session(options.branch)
-    except RefNotFound:
-        raise RefNotFound(
-            f"there is no branch `{options.branch}` in {options.repo}; create it, or use one of: "
-            + ", ".join(sorted(repo.list_branches())),
-            ref=options.branch,
-        ) from None
-    dataset.to_icechunk(session, group=options.group, mode=options.mode, append_dim=options.append_dim)
-    message = options.message or f"scan {len(dataset.sources)} file{'s' * (len(dataset.sources) != 1)}"
-    id = session.commit(message, {"sources": len(dataset.sources), "scanner": dataset.format})
-    return {"repository": options.repo, "created": not existed, "branch": options.branch, "snapshot": id}
+        message = self.options.message or f"scan of {count(len(dataset.sources), 'file')}"
+        id = session.commit(message, {"sources": len(dataset.sources), "format": dataset.format})
+        return {
+            "repository": str(self.options.repo),
+            "created": self.repo is None,
+            "branch": self.options.branch,
+            "group": self.options.group or "/",
+            "snapshot": id,
+            "authorize": self.to_authorize(repo.config, dataset),
+            "open": how_to_open(self.options, dataset, self.to_authorize(repo.config, dataset)),
+        }
+
+    def into(self, dataset: VirtualDataset, session: Session) -> None:
+        """Write into a session as the options say."""
+        options = self.options
+        dataset.to_icechunk(session, group=options.group, mode=options.mode, append_dim=options.append_dim)
+
+    def to_authorize(self, config: RepositoryConfig, dataset: VirtualDataset) -> list[str]:
+        """Prefixes that whoever opens the group has to authorise."""
+        known = config.virtual_chunk_containers or {}
+        if self.options.append_dim is not None:  # what was there before may be in any of them
+            return list(known)
+        authorization = Authorization(known)
+        return list(dict.fromkeys(authorization.container_for(url).url_prefix for url in dataset.sources))
+
+
+def rehearsal(config: RepositoryConfig) -> Session:
+    """A session like the first one of a new repository, which leaves nothing behind."""
+    repo: Repository = Repository.create(in_memory_storage(), config)
+    return repo.writable_session("main")
+
+
+def uncovered(config: RepositoryConfig, urls: tuple[str, ...]) -> list[str]:
+    """Those of the URLs that no container of a configuration is responsible for."""
+    fits = Authorization(config.virtual_chunk_containers or {}).check_write(Locations.of(urls))
+    return [urls[i] for i in np.flatnonzero(~fits).tolist()]
+
+
+# -- the report ------------------------------------------------------------------------------------------------
 
 
 def describe(dataset: VirtualDataset) -> dict[str, Any]:
-    """What was found, for programs."""
+    """What was found."""
     return {
         "files": len(dataset.sources),
         "format": dataset.format,
+        "groups": sum(1 for _ in dataset.root.walk()) - 1,
         "arrays": sum(1 for _ in dataset.root.walk_arrays()),
         "chunks": dataset.nrefs,
         "bytes_virtual": dataset.nbytes_virtual,
         "bytes_stored": dataset.nbytes_stored,
         "stored": [asdict(item) for item in dataset.stored],
         "warnings": list(dataset.warnings),
-        "prefixes": list(dataset.prefixes),
     }
 
 
-def as_text(dataset: VirtualDataset, report: dict[str, Any], options: argparse.Namespace) -> str:
+def as_text(report: dict[str, Any]) -> str:
     """What was done and what to do next, for people."""
-    files = f"{report['files']} file{'s' * (report['files'] != 1)} ({report['format']})"
     lines = [
-        f"{files}: {report['arrays']} arrays, {report['chunks']} chunks, "
-        f"{human_bytes(report['bytes_virtual'])} referenced, {human_bytes(report['bytes_stored'])} stored"
+        f"scanned     {count(report['files'], 'file')} ({report['format']})",
+        f"found       {count(report['arrays'], 'array')}, {count(report['chunks'], 'chunk')}",
+        f"referenced  {human_bytes(report['bytes_virtual'])}, which stay where they are",
+        f"stored      {human_bytes(report['bytes_stored'])}" + (":" if report["stored"] else ""),
+        *(f"  {item['path']}  {human_bytes(item['nbytes'])}, {item['reason']}" for item in report["stored"]),
+        *(f"note        {warning}" for warning in report["warnings"]),
     ]
-    if report["stored"]:
-        lines.append("stored in the repository:")
-        lines += [f"  {s['path']}: {s['reason']} ({human_bytes(s['nbytes'])})" for s in report["stored"]]
-    if report["warnings"]:
-        lines.append("note:")
-        lines += [f"  {warning}" for warning in report["warnings"]]
-    if "snapshot" not in report:
-        return "\n".join([*lines, "nothing was written (--dry-run)"])
-    done = "created" if report["created"] else "committed to"
-    lines += [f"{done} {report['repository']}, branch {report['branch']}, snapshot {report['snapshot']}", "", "open it:"]
-    return "\n".join([*lines, *how_to_open(options.repo, report, options.group)])
+    if report["repository"] is None:
+        return "\n".join([*lines, "dry run     it fits; nothing was written"])
+    verb = "created" if report["created"] else "committed"
+    lines.append(f"{verb:<12}{report['repository']}, branch {report['branch']}, snapshot {report['snapshot']}")
+    return "\n".join([*lines, "", "open it in Python:", "", *(f"    {line}" for line in report["open"])])
 
 
-def how_to_open(repo: str, report: dict[str, Any], group: str | None) -> list[str]:
+def how_to_open(options: argparse.Namespace, dataset: VirtualDataset, authorize: list[str]) -> list[str]:
     """The code that opens what was committed."""
-    arguments = [repr(str(Path(repo))), 'engine="icechunk-virtual"', f"authorize={report['prefixes']!r}", "chunks={}"]
-    if group:
-        arguments.insert(2, f"group={group!r}")
-    if report["branch"] != "main":
-        arguments.insert(2, f"branch={report['branch']!r}")
-    return ["  import xarray as xr", f"  ds = xr.open_dataset({', '.join(arguments)})"]
+    where = options.repo if "://" in options.repo else str(Path(options.repo).absolute())
+    arguments = [repr(where), "engine='icechunk-virtual'"]
+    if options.group:
+        arguments.append(f"group={options.group!r}")
+    if options.branch != "main":
+        arguments.append(f"branch={options.branch!r}")
+    arguments.append(f"authorize={authorize!r}")
+    function = "open_datatree" if dataset.groups else "open_dataset"
+    return ["import xarray as xr", f"ds = xr.{function}({', '.join(arguments)})"]
