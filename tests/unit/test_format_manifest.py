@@ -164,4 +164,4 @@ def test_apparent_size_of_every_kind() -> None:
         chunk_ids=np.zeros((1, 12), "u1"),
         heap=b"abc",
     )
-    assert apparent_size(refs) == (98 + 5 + 2) + (86 + 3) + 90 + (42 + 3) + 4 * 4
+    assert apparent_size(refs) == (88 + 5 + 2) + (86 + 3) + 90 + (42 + 3) + 4 * 4

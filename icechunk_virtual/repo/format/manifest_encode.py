@@ -40,7 +40,7 @@ MAX_APPARENT_SIZE = 2**31
 """Readers add up the bytes of everything they reach, shared things once per use, and refuse more than this."""
 MAX_TABLES = 50_000_000
 """Arrays plus references per manifest that icechunk 1.1.13 reads."""
-_APPARENT = np.array([74, 98, 86, 90, 42], np.int64)  # per row of each class, without coordinates and texts
+_APPARENT = np.array([74, 88, 86, 90, 42], np.int64)  # per row of each class, without coordinates and texts
 _LOCAL_BYTES = 4  # of strings per row of a block, when only some blocks keep their own
 
 
