@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import h5py
 import hdf5plugin
 import numpy as np
@@ -521,3 +522,26 @@ def test_damaged_files(tmp_path: Path) -> None:
         with pytest.raises(MalformedSource, match=rf"cut-{size}\.h5") as raised:
             scanned(broken)
         assert raised.value.source.endswith(broken.name)  # type: ignore[attr-defined]
+
+
+def test_sources_without_a_local_path() -> None:
+    filesystem = fsspec.filesystem("memory")
+    with filesystem.open("/bucket/file.h5", "wb") as out, h5py.File(out, "w") as file:
+        file.create_dataset("x", data=np.arange(1000), chunks=(100,))
+        file["small"] = np.arange(3)
+    with open_source("memory://bucket/file.h5") as source:
+        assert source.local_path is None
+        found = scan(source, ScanOptions())
+    (url,) = set(found.root.arrays["x"].refs.locations.urls)
+    assert url == source.url
+    content = filesystem.cat("/bucket/file.h5")
+    chunk = found.root.arrays["x"].refs.row(3)
+    assert np.frombuffer(content[chunk.offset : chunk.offset + chunk.length], "<i8").tolist() == list(range(300, 400))  # type: ignore[union-attr]
+    filesystem.rm("/bucket/file.h5")
+
+
+def test_damage_inside_a_remote_source() -> None:
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe("/bucket/broken.h5", b"\x89HDF\r\n\x1a\n" + bytes(200))
+    with open_source("memory://bucket/broken.h5") as source, pytest.raises(MalformedSource, match="broken"):
+        scan(source, ScanOptions())
