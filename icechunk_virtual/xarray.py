@@ -5,8 +5,10 @@ Loaded by xarray, through its entry point; nothing else of the package knows xar
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -87,19 +89,20 @@ class IcechunkVirtualBackend(BackendEntrypoint):
             As for ``xr.open_dataset``.
         """
         store = _store(filename_or_obj, branch, tag, snapshot_id, as_of, authorize)
-        return ZarrBackendEntrypoint().open_dataset(
-            store,  # type: ignore[arg-type]  # it takes zarr stores, though its signature does not say so
-            mask_and_scale=mask_and_scale,
-            decode_times=decode_times,
-            concat_characters=concat_characters,
-            decode_coords=decode_coords,
-            drop_variables=drop_variables,
-            use_cftime=use_cftime,
-            decode_timedelta=decode_timedelta,
-            group=group,
-            consolidated=False,
-            zarr_format=3,
-        )
+        with _foreign_codecs_expected():
+            return ZarrBackendEntrypoint().open_dataset(
+                store,  # type: ignore[arg-type]  # it takes zarr stores, though its signature does not say so
+                mask_and_scale=mask_and_scale,
+                decode_times=decode_times,
+                concat_characters=concat_characters,
+                decode_coords=decode_coords,
+                drop_variables=drop_variables,
+                use_cftime=use_cftime,
+                decode_timedelta=decode_timedelta,
+                group=group,
+                consolidated=False,
+                zarr_format=3,
+            )
 
     def open_groups_as_dict(  # type: ignore[override]  # as above
         self,
@@ -116,18 +119,27 @@ class IcechunkVirtualBackend(BackendEntrypoint):
     ) -> dict[str, Dataset]:
         """Every group of a version as a dataset, by path; parameters as `open_dataset`."""
         store = _store(filename_or_obj, branch, tag, snapshot_id, as_of, authorize)
-        return ZarrBackendEntrypoint().open_groups_as_dict(
-            store,  # type: ignore[arg-type]  # as above
-            drop_variables=drop_variables,
-            group=group,
-            consolidated=False,
-            zarr_format=3,
-            **decoding,
-        )
+        with _foreign_codecs_expected():
+            return ZarrBackendEntrypoint().open_groups_as_dict(
+                store,  # type: ignore[arg-type]  # as above
+                drop_variables=drop_variables,
+                group=group,
+                consolidated=False,
+                zarr_format=3,
+                **decoding,
+            )
 
     def open_datatree(self, filename_or_obj: Any, **kwargs: Any) -> DataTree:
         """Every group of a version as a tree; parameters as `open_dataset`."""
         return DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **kwargs))
+
+
+@contextlib.contextmanager
+def _foreign_codecs_expected() -> Iterator[None]:
+    """Without zarr's warning about codecs of HDF5 that its specification lacks: here they are the rule."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
+        yield
 
 
 def _store(

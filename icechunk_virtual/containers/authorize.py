@@ -214,5 +214,6 @@ def _not_authorized_text(location: str, prefix: Location, granted: frozenset[str
     return (
         f"a virtual chunk in this repository ({location}) resolves to the url prefix {prefix}, to be able to fetch the "
         "chunk you need to authorize the virtual chunk container when you open/create the repository "
-        f"(authorised so far: {known}). If you trust this repository to read there:\n    {code_that_authorizes(prefix)}"
+        f"(authorised so far: {known}). If you trust this repository to read there, pass "
+        f"authorize=[{json.dumps(prefix.text)}] to xarray.open_dataset, or elsewhere:\n    {code_that_authorizes(prefix)}"
     )
