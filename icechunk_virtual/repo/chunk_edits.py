@@ -28,7 +28,8 @@ class Mark(enum.Enum):
 
 def coordinate_set(coords: ArrayLike, ndim: int) -> ChunkRefs:
     """A set of coordinates, kept in the columns of (empty) references for their operations."""
-    coords = np.asarray(coords).reshape(-1, ndim)
+    coords = np.asarray(coords)
+    coords = coords.reshape(len(coords), ndim)  # not -1: nothing says how many rows without columns are
     nothing = np.zeros(len(coords), np.uint32)
     return ChunkRefs.from_rows(coords, ChunkKind.INLINE, nothing, nothing, nothing)
 
@@ -181,7 +182,7 @@ def _columns_of(single: dict[tuple[int, ...], Chunk | None], ndim: int) -> Overl
             chunks.append(chunk)
     parts = [ChunkRefs.empty(ndim)]
     for kind, (coords, chunks) in by_kind.items():
-        grid = np.array(coords, np.uint32).reshape(-1, ndim)
+        grid = np.array(coords, np.uint32).reshape(len(coords), ndim)
         parts.append(_COLUMNS[kind](grid, chunks))
     return Overlay(ChunkRefs.concat(parts), coordinate_set(deleted, ndim))
 

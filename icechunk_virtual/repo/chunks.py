@@ -23,7 +23,7 @@ from icechunk_virtual.model.chunk_refs import (
 from icechunk_virtual.model.ids import OBJECT_ID_SIZE
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.model.nodes import ArrayNode, ManifestRef
-from icechunk_virtual.repo.chunk_edits import Mark
+from icechunk_virtual.repo.chunk_edits import Mark, Overlay
 from icechunk_virtual.repo.split import holds, overlaps
 from icechunk_virtual.repo.tree import get_array
 from icechunk_virtual.repo.workspace import Workspace
@@ -172,6 +172,15 @@ async def existing_refs(ws: Workspace, node: ArrayNode, box: Extents | None = No
             yield refs
     if overlay is not None and len(overlay.refs):
         yield overlay.refs
+
+
+def edits_in_grid(ws: Workspace, node: ArrayNode) -> Overlay:
+    """The chunk edits of an array that its present grid can hold."""
+    edits = ws.changes.chunks(node.path)
+    if edits is None:
+        return Overlay(ChunkRefs.empty(node.layout.ndim), ChunkRefs.empty(node.layout.ndim))
+    with ws.lock:
+        return edits.columns().within(tuple((0, n) for n in node.layout.grid_shape))
 
 
 def check_containers(ws: Workspace, refs: ChunkRefs) -> NDArray[np.bool_]:

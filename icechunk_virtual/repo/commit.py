@@ -20,7 +20,6 @@ from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, Node
 from icechunk_virtual.model.nodes import ArrayNode, ManifestRef, Node
 from icechunk_virtual.repo import chunks, history, refs, tree
 from icechunk_virtual.repo.change_set import ChangeSet
-from icechunk_virtual.repo.chunk_edits import Overlay
 from icechunk_virtual.repo.format.manifest import encode_manifest
 from icechunk_virtual.repo.format.metadata_values import normalise
 from icechunk_virtual.repo.format.snapshot import (
@@ -173,16 +172,7 @@ def plan_of(ws: Workspace, node: ArrayNode, *, rewrite_all: bool = False) -> Arr
     """What to do with the manifests of an array."""
     grid = node.layout.grid_shape
     edges = split_edges(grid, ws.config.split_rule(node.path, node.layout.dimension_names))
-    return plan_array(node.manifests, edits_in_grid(ws, node), edges, rewrite_all=rewrite_all)
-
-
-def edits_in_grid(ws: Workspace, node: ArrayNode) -> Overlay:
-    """The chunk edits of an array that its present grid can hold."""
-    edits = ws.changes.chunks(node.path)
-    if edits is None:
-        return Overlay(ChunkRefs.empty(node.layout.ndim), ChunkRefs.empty(node.layout.ndim))
-    with ws.lock:
-        return edits.columns().within(tuple((0, n) for n in node.layout.grid_shape))
+    return plan_array(node.manifests, chunks.edits_in_grid(ws, node), edges, rewrite_all=rewrite_all)
 
 
 async def _write_array(ws: Workspace, node: ArrayNode, plan: ArrayPlan, slots: asyncio.Semaphore) -> WrittenArray:
@@ -255,7 +245,7 @@ def transaction_of(ws: Workspace, id: SnapshotId) -> TransactionLog:
     updated_chunks: dict[NodeId, NDArray[np.uint32]] = {}
     for path in changes.edited_arrays():
         node = tree.get_array(ws, path)
-        overlay = edits_in_grid(ws, node)
+        overlay = chunks.edits_in_grid(ws, node)
         updated_chunks[node.id] = overlay.refs.replace(overlay.deleted).coords
     new, updated, deleted = changes.new.values(), changes.updated.values(), changes.deleted.values()
     return TransactionLog(

@@ -5,6 +5,7 @@ Reads refs, snapshots and transaction logs; writes nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -148,9 +149,17 @@ def describe(logs: Iterable[TransactionLog], snapshots: Iterable[Snapshot]) -> D
     paths: dict[NodeId, str] = {}
     for snapshot in snapshots:
         paths.update(snapshot.paths_of(wanted - paths.keys()))
-    chunks = {
-        paths[id]: np.unique(np.concatenate(parts), axis=0).tolist() for id, parts in coords.items() if id in paths
-    }
+    chunks = {paths[id]: _union(parts) for id, parts in coords.items() if id in paths}
     return Diff(
         **{name: {paths[id] for id in found if id in paths} for name, found in ids.items()}, updated_chunks=chunks
     )
+
+
+def _union(parts: Iterable[NDArray[np.uint32]]) -> list[list[int]]:
+    """Coordinates in order, each once. An array may have changed its rank, and an empty part has none."""
+    by_rank: dict[int, list[NDArray[np.uint32]]] = {}
+    for part in parts:
+        if len(part):
+            by_rank.setdefault(part.shape[1], []).append(part)
+    lists = [np.unique(np.concatenate(same), axis=0).tolist() for same in by_rank.values()]
+    return lists[0] if len(lists) == 1 else sorted(itertools.chain.from_iterable(lists))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from icechunk_virtual.model.nodes import ArrayNode, Node
+from icechunk_virtual.repo import chunks, tree
 from icechunk_virtual.repo.info import Diff
 from icechunk_virtual.repo.workspace import Workspace
 
@@ -13,12 +14,10 @@ def describe_changes(ws: Workspace) -> Diff:
     """The uncommitted changes of a session."""
     with ws.lock:
         changes = ws.changes
-        chunks = {}
+        coords = {}
         for path in sorted(changes.edited_arrays()):
-            edits = changes.chunks(path)
-            if edits is not None:
-                overlay = edits.columns()
-                chunks[path] = overlay.refs.replace(overlay.deleted).coords.tolist()
+            overlay = chunks.edits_in_grid(ws, tree.get_array(ws, path))
+            coords[path] = overlay.refs.replace(overlay.deleted).coords.tolist()
         new, updated, deleted = changes.new.values(), changes.updated.values(), changes.deleted.values()
         return Diff(
             new_groups=_paths(new, arrays=False),
@@ -27,7 +26,7 @@ def describe_changes(ws: Workspace) -> Diff:
             deleted_arrays=_paths(deleted, arrays=True),
             updated_groups=_paths(updated, arrays=False),
             updated_arrays=_paths(updated, arrays=True),
-            updated_chunks=chunks,
+            updated_chunks=coords,
         )
 
 
