@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,11 @@ class IcechunkStore(Store):
     def supports_listing(self) -> bool:
         """True."""
         return True
+
+    @property
+    def supports_partial_writes(self) -> Literal[False]:
+        """False: chunks are immutable objects. (Abstract in zarr before 3.1.)"""
+        return False
 
     @property
     def supports_consolidated_metadata(self) -> bool:
