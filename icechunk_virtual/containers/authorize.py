@@ -25,7 +25,7 @@ _REMEMBERED = 4096  # locations whose container is kept at hand
 _STORES = {  # code that makes a store for a container of a scheme
     "file": "local_filesystem_store({path})",
     "s3": "s3_store(region=...)",
-    "tigris": "tigris_store()",
+    "tigris": "ObjectStoreConfig.Tigris(icechunk_virtual.S3Options(region=...))",
     "gs": "gcs_store()",
     "gcs": "gcs_store()",
     "az": "azure_store(account=...)",
@@ -214,6 +214,6 @@ def _not_authorized_text(location: str, prefix: Location, granted: frozenset[str
     return (
         f"a virtual chunk in this repository ({location}) resolves to the url prefix {prefix}, to be able to fetch the "
         "chunk you need to authorize the virtual chunk container when you open/create the repository "
-        f"(authorised so far: {known}). If you trust this repository to read there, pass "
-        f"authorize=[{json.dumps(prefix.text)}] to xarray.open_dataset, or elsewhere:\n    {code_that_authorizes(prefix)}"
+        f"(authorised so far: {known}). If you trust this repository to read there, pass authorize="
+        f"[{json.dumps(prefix.text)}] to xarray.open_dataset, or elsewhere:\n    {code_that_authorizes(prefix)}"
     )
