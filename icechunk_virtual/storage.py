@@ -9,6 +9,23 @@ import os
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from icechunk_virtual.containers.container import (
+    AnyObjectStoreConfig,
+    ObjectStoreConfig,
+    S3Options,
+    azure_store,
+    gcs_store,
+    http_store,
+    local_filesystem_store,
+    s3_store,
+)
+from icechunk_virtual.credentials import (
+    GcsBearerCredential,
+    S3StaticCredentials,
+    azure_credentials,
+    gcs_credentials,
+    s3_credentials,
+)
 from icechunk_virtual.model.world import REAL_WORLD, World
 from icechunk_virtual.repo.local_store import LocalStore
 from icechunk_virtual.repo.memory_store import MemoryObjects, MemoryStore
@@ -21,7 +38,24 @@ from icechunk_virtual.repo.settings import (
     local_filesystem_storage_defaults,
 )
 
-__all__ = ["Storage", "in_memory_storage", "local_filesystem_storage"]
+__all__ = [
+    "AnyObjectStoreConfig",
+    "GcsBearerCredential",
+    "ObjectStoreConfig",
+    "S3Options",
+    "S3StaticCredentials",
+    "Storage",
+    "azure_credentials",
+    "azure_store",
+    "gcs_credentials",
+    "gcs_store",
+    "http_store",
+    "in_memory_storage",
+    "local_filesystem_storage",
+    "local_filesystem_store",
+    "s3_credentials",
+    "s3_store",
+]
 
 
 class Backend(Protocol):

@@ -13,6 +13,7 @@ from typing import Any
 
 from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.clients import check_credentials
+from icechunk_virtual.containers.credentials import check_grants
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.errors import (
     ConfigConflict,
@@ -107,6 +108,7 @@ async def create(
 ) -> Opened:
     """Create a repository in an empty place: the first snapshot, the branch ``main``, and the configuration."""
     config = copy.deepcopy(config) if config is not None else RepositoryConfig()
+    check_containers(config)
     opened = _assemble(connect, config, None, granted or {}, world)
     objects = opened.assets.objects
     check_writable(objects, "Cannot create repository")
@@ -147,6 +149,7 @@ async def open_(
         )
     merged = saved or RepositoryConfig()
     if config is not None:
+        check_containers(config)
         merged = merged.merge(config)
     return _assemble(connect, merged, version, granted or {}, world)
 
@@ -166,6 +169,8 @@ async def _refuse_format_2(objects: ObjectStore) -> None:
 
 def reopen(opened: Opened, config: RepositoryConfig | None, granted: Granted | None) -> Opened:
     """The same repository with more configuration or other authorisations (``None`` keeps the present ones)."""
+    if config is not None:
+        check_containers(config)
     merged = opened.config if config is None else opened.config.merge(config)
     granted = opened.granted if granted is None else granted
     return _assemble(opened.connect, copy.deepcopy(merged), opened.config_version, granted, opened.world)
@@ -186,8 +191,9 @@ def check_writable(objects: ObjectStore, what: str) -> None:
 def _assemble(
     connect: Connect, config: RepositoryConfig, version: Version | None, granted: Granted, world: World
 ) -> Opened:
-    check_containers(config)
-    authorization = Authorization(usable_containers(config), granted)
+    containers = usable_containers(config)
+    check_grants(containers, granted)
+    authorization = Authorization(containers, granted)
     check_credentials(authorization)
     assets = Assets(connect(config.storage), config, world)
     return Opened(connect, config, version, authorization, assets, dict(granted), world)

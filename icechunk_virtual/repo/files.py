@@ -97,15 +97,12 @@ def make_directory(path: str, root: str) -> None:
         sync_directory(path)
 
 
-def write_temporary(path: str, data: bytes, *, durable: bool) -> str:
-    """Write a new file beside `path`; returns its path. Leaves nothing behind when it fails."""
-    while True:
-        temporary = f"{path}#{(os.getpid() << 32) + next(_numbers)}"
-        try:
-            descriptor = os.open(temporary, _CREATE, 0o666)
-        except FileExistsError:
-            continue
-        break
+def write_new(path: str, data: bytes, *, durable: bool) -> None:
+    """Write a file that does not exist yet, under its own name. Leaves nothing behind when it fails.
+
+    Whoever looks before this returns may see a part of it.
+    """
+    descriptor = os.open(path, _CREATE, 0o666)
     try:
         try:
             _write_all(descriptor, data)
@@ -114,8 +111,19 @@ def write_temporary(path: str, data: bytes, *, durable: bool) -> str:
         finally:
             os.close(descriptor)
     except BaseException:
-        discard(temporary)
+        discard(path)
         raise
+
+
+def write_temporary(path: str, data: bytes, *, durable: bool) -> str:
+    """Write a new file beside `path`; returns its path. Leaves nothing behind when it fails."""
+    while True:
+        temporary = f"{path}#{(os.getpid() << 32) + next(_numbers)}"
+        try:
+            write_new(temporary, data, durable=durable)
+        except FileExistsError:
+            continue
+        break
     return temporary
 
 

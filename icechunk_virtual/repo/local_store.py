@@ -52,7 +52,7 @@ class Pace:
     measure again.
     """
 
-    def __init__(self, *, limit: float = 300e-6, probe_every: int = 16) -> None:
+    def __init__(self, *, limit: float = 2e-3, probe_every: int = 16) -> None:
         self._limit = limit
         self._probe_every = probe_every
         self._average = 0.0
@@ -157,11 +157,19 @@ class LocalStore:
         durable: bool = True,
     ) -> None:
         if durable or len(data) > _INLINE_BYTES:
-            await asyncio.to_thread(self._put, key, data, durable)
+            await asyncio.to_thread(self._put, key, data, durable=durable)
         else:
-            await self._writes.run(self._put, key, data, False)
+            await self._writes.run(self._put_quickly, key, data)
 
-    def _put(self, key: str, data: bytes, durable: bool) -> None:
+    def _put_quickly(self, key: str, data: bytes) -> None:
+        """Under the final name at once: nobody knows the random name of a chunk before it is written."""
+        path = self._path(key)
+        try:
+            files.write_new(path, data, durable=False)
+        except OSError:  # no such directory yet, a name that is taken, or an error to be translated
+            self._put(key, data, durable=False)
+
+    def _put(self, key: str, data: bytes, *, durable: bool) -> None:
         path = self._path(key)
         with translating(key):
             files.replace(self._temporary(path, data, durable=durable), path)

@@ -92,7 +92,7 @@ class ObjectStore(Protocol):
         ...
 
     async def put(self, key: str, data: bytes, *, file_type: FileType | None = None, durable: bool = True) -> None:
-        """Write an object whether or not it exists. Readers see all of it or nothing.
+        """Write an object whether or not it exists. Readers see all of it or nothing, if `durable`.
 
         Parameters
         ----------

@@ -46,6 +46,9 @@ class VirtualChunkSpec:
     etag_checksum: str | None = None
     last_updated_at_checksum: datetime | None = None
 
+    def __hash__(self) -> int:
+        return hash((tuple(self.index), self.location, self.offset, self.length))
+
 
 def split_checksum(checksum: str | datetime | None) -> tuple[str | None, int | None]:
     """Entity tag and last-modified second of a checksum argument.
