@@ -100,11 +100,12 @@ def run(coroutine: Coroutine[Any, Any, R]) -> R:
     loop = _get_loop()
     outcome: concurrent.futures.Future[R] = concurrent.futures.Future()
     tasks: list[asyncio.Task[R]] = []
-    loop.call_soon_threadsafe(_start, coroutine, outcome, tasks, context=contextvars.copy_context())
+    context = contextvars.copy_context()
     try:
+        loop.call_soon_threadsafe(_start, coroutine, outcome, tasks, context=context)
         return outcome.result()
     except (KeyboardInterrupt, SystemExit):
-        loop.call_soon_threadsafe(_cancel, tasks)
+        loop.call_soon_threadsafe(_cancel, coroutine, outcome, tasks)
         concurrent.futures.wait([outcome], timeout=_CLEANUP_SECONDS)
         raise
     finally:
@@ -120,9 +121,14 @@ def _start(
     tasks.append(task)
 
 
-def _cancel(tasks: list[asyncio.Task[R]]) -> None:
-    for task in tasks:  # `_start` came first, so there is one
+def _cancel(
+    coroutine: Coroutine[Any, Any, R], outcome: concurrent.futures.Future[R], tasks: list[asyncio.Task[R]]
+) -> None:
+    for task in tasks:
         task.cancel()
+    if not tasks:  # interrupted before it was handed over: nothing will ever run
+        coroutine.close()
+        outcome.cancel()
 
 
 def _deliver(outcome: concurrent.futures.Future[R], task: asyncio.Task[R]) -> None:

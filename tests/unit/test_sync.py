@@ -132,6 +132,30 @@ def test_an_interrupt_cancels_and_waits_for_the_cleanup() -> None:
     assert run(double(5)) == 10
 
 
+def test_an_interrupt_before_the_coroutine_was_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    async def never() -> None:
+        events.append("started")
+
+    loop = _sync._get_loop()
+    handed_over = type(loop).call_soon_threadsafe
+
+    def interrupted(self: asyncio.AbstractEventLoop, callback: object, *args: object, **kwargs: object) -> object:
+        if callback is _sync._start:
+            raise KeyboardInterrupt
+        return handed_over(self, callback, *args, **kwargs)  # type: ignore[arg-type]
+
+    coroutine = never()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(loop), "call_soon_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(coroutine)
+    assert events == []
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    assert run(double(5)) == 10
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_gets_its_own_loop() -> None:
     code = """
