@@ -128,13 +128,18 @@ def _cancel(
         task.cancel()
     if not tasks:  # interrupted before it was handed over: nothing will ever run
         coroutine.close()
-        outcome.cancel()
+        _end(outcome)
+
+
+def _end(outcome: concurrent.futures.Future[R]) -> None:
+    """Mark as cancelled, and wake those who wait."""
+    outcome.cancel()
+    outcome.set_running_or_notify_cancel()
 
 
 def _deliver(outcome: concurrent.futures.Future[R], task: asyncio.Task[R]) -> None:
     if task.cancelled():
-        outcome.cancel()
-        outcome.set_running_or_notify_cancel()
+        _end(outcome)
         return
     error = task.exception()
     if error is None:

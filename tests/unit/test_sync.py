@@ -149,6 +149,7 @@ def test_an_interrupt_before_the_coroutine_was_handed_over(monkeypatch: pytest.M
     coroutine = never()
     with monkeypatch.context() as patch:
         patch.setattr(type(loop), "call_soon_threadsafe", interrupted)
+        patch.setattr(_sync, "_CLEANUP_SECONDS", 3600)  # nothing to wait for
         with pytest.raises(KeyboardInterrupt):
             run(coroutine)
     assert events == []
