@@ -62,6 +62,10 @@ def plan_pieces(plan: Plan, root: VirtualGroup, at: str, append_dim: str | None,
         A region of the wrong length, or a dimension that no array has.
     """
     pieces = _Pieces(plan, append_dim, region)
+    known = {name for _, array in root.walk_arrays() for name in array.dimension_names}
+    missing = sorted(({append_dim} if append_dim is not None else pieces.dims) - known)
+    if missing:
+        raise ValueError(f"no array of the dataset has the dimension `{missing[0]}`")
     for path, group in root.walk(at):
         pieces.group(path, group)
     pieces.finish()
@@ -75,7 +79,7 @@ class _Pieces:
         self.faults: list[str] = []
         self.written = False
         self.slices: dict[str, dict[str, slice]] = {}  # path of the group -> where its dimensions go
-        self.dims = set() if region is None or region == "auto" else set(region)
+        self.dims: set[str] = set() if region is None or region == "auto" else set(region)
 
     def group(self, path: str, group: VirtualGroup) -> None:
         """Plan the arrays of one group."""
@@ -226,11 +230,8 @@ class _Pieces:
             more = f"\n  and {len(self.faults) - _SHOWN} more" if len(self.faults) > _SHOWN else ""
             text = "the dataset does not fit what is in the repository:\n  " + "\n  ".join(self.faults[:_SHOWN]) + more
             raise InconsistentFiles(text, differences=tuple(self.faults))
-        if not self.written:
-            if self.append_dim is None and not self.dims:
-                raise ValueError("region='auto' found no coordinate in the dataset; give slices")
-            wanted = self.append_dim or ", ".join(sorted(self.dims))
-            raise ValueError(f"no array of the dataset has the dimension `{wanted}`")
+        if not self.written:  # only possible where the dimensions were to be found
+            raise ValueError("region='auto' found no coordinate in the dataset; give slices")
 
 
 def _on_grid(member: _Member, place: Place) -> VirtualArray | str:
