@@ -106,9 +106,7 @@ class Repository:
         authorize_virtual_chunk_access: Authorize | None = None,
     ) -> Repository:
         """Open the repository if there is one, otherwise create it."""
-        if await creation.exists(storage.object_store):
-            return await cls.open_async(storage, config, authorize_virtual_chunk_access)
-        return await cls.create_async(storage, config, authorize_virtual_chunk_access)
+        return cls(storage, await creation.open_or_create(storage.object_store, config, authorize_virtual_chunk_access))
 
     open_or_create = classmethod(sync_twin(open_or_create_async.__func__))  # type: ignore[attr-defined]
 

@@ -20,17 +20,19 @@ from icechunk_virtual.errors import (
     ObjectNotFound,
     PreconditionFailed,
     ReadOnlyError,
+    RefExists,
     RefNotFound,
     RepositoryExists,
     RepositoryNotFound,
     UnsupportedFormat,
 )
-from icechunk_virtual.model.ids import INITIAL_SNAPSHOT_ID
+from icechunk_virtual.model.ids import INITIAL_SNAPSHOT_ID, encode_id
 from icechunk_virtual.model.world import REAL_WORLD, World
 from icechunk_virtual.repo import refs
-from icechunk_virtual.repo.assets import Assets
+from icechunk_virtual.repo.assets import SNAPSHOTS, Assets
 from icechunk_virtual.repo.config import RepositoryConfig, check_containers, usable_containers
 from icechunk_virtual.repo.format.config_yaml import decode_config, encode_config
+from icechunk_virtual.repo.format.envelope import MAGIC
 from icechunk_virtual.repo.format.snapshot import Snapshot, encode_snapshot
 from icechunk_virtual.repo.object_store import ObjectStore, Version
 from icechunk_virtual.repo.settings import StorageSettings
@@ -39,6 +41,7 @@ from icechunk_virtual.repo.workspace import Workspace
 CONFIG_KEY = "config.yaml"
 MAIN_BRANCH = "main"
 _FORMAT_2_KEY = "repo"
+_CREATION_LOOKS, _CREATION_PAUSE = 40, 0.05  # seconds; whoever lost a race of creations waits for the winner
 Connect = Callable[[StorageSettings | None], ObjectStore]
 Granted = Mapping[str, Any]
 
@@ -114,6 +117,7 @@ async def create(
     check_writable(objects, "Cannot create repository")
     async for page in objects.list(""):
         if page:
+            await _refuse_format_2(objects)
             raise RepositoryExists(
                 "repositories can only be created in clean prefixes, and there is something already, such as "
                 f"`{page[0].key}`. Open it with Repository.open(), or choose another place.",
@@ -141,9 +145,8 @@ async def open_(
 ) -> Opened:
     """Open a repository; `config` overrides single fields of the saved one."""
     objects = connect(None)
-    found, (saved, version) = await asyncio.gather(exists(connect), _read_config(objects))
+    found, (saved, version), _ = await asyncio.gather(exists(connect), _read_config(objects), _refuse_format_2(objects))
     if not found:
-        await _refuse_format_2(objects)
         raise RepositoryNotFound(
             f"the repository doesn't exist: nothing to open at {objects!r}. Create it with Repository.create()."
         )
@@ -154,10 +157,36 @@ async def open_(
     return _assemble(connect, merged, version, granted or {}, world)
 
 
+async def open_or_create(connect: Connect, config: RepositoryConfig | None, granted: Granted | None) -> Opened:
+    """Open the repository if there is one, otherwise create it. Of several at once, one creates and all open."""
+    if not await exists(connect):
+        try:
+            return await create(connect, config, granted)
+        except (RepositoryExists, RefExists):
+            if not await _appears(connect):
+                raise
+    return await open_(connect, config, granted)
+
+
+async def _appears(connect: Connect) -> bool:
+    """Whether somebody else is creating the repository right now; returns when it is there."""
+    for _ in range(_CREATION_LOOKS):
+        if await exists(connect):
+            return True
+        try:
+            await connect(None).head(SNAPSHOTS + encode_id(INITIAL_SNAPSHOT_ID))
+        except ObjectNotFound:
+            return False
+        await asyncio.sleep(_CREATION_PAUSE)
+    return False
+
+
 async def _refuse_format_2(objects: ObjectStore) -> None:
     try:
-        await objects.head(_FORMAT_2_KEY)
+        size = (await objects.head(_FORMAT_2_KEY)).size
     except ObjectNotFound:
+        return
+    if await objects.get(_FORMAT_2_KEY, start=0, stop=min(size, len(MAGIC))) != MAGIC:
         return
     raise UnsupportedFormat(
         f"the repository at {objects!r} is of format version 2 (it has a `{_FORMAT_2_KEY}` object), which is not "

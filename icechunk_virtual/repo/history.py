@@ -19,7 +19,7 @@ from icechunk_virtual.repo import refs
 from icechunk_virtual.repo.assets import Assets
 from icechunk_virtual.repo.format.snapshot import Snapshot
 from icechunk_virtual.repo.format.transaction_log import TransactionLog
-from icechunk_virtual.repo.info import Diff, us_from_utc
+from icechunk_virtual.repo.info import Diff, us_from_utc, utc_from_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,9 @@ async def as_of(assets: Assets, branch: str, moment: datetime) -> SnapshotId:
     async for snapshot in ancestors(assets, tip):
         if snapshot.flushed_at_us <= limit:
             return snapshot.id
-    raise SnapshotNotFound(f"branch {branch} does not have a snapshots before or at {moment:%Y-%m-%d %H:%M:%S %Z}")
+    raise SnapshotNotFound(
+        f"branch {branch} does not have a snapshots before or at {utc_from_us(limit):%Y-%m-%d %H:%M:%S %Z}"
+    )
 
 
 async def diff(assets: Assets, start: SnapshotId, end: SnapshotId) -> Diff:
