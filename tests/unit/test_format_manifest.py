@@ -13,6 +13,7 @@ from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.repo.format import manifest_encode
 from icechunk_virtual.repo.format.envelope import FileType, unwrap, wrap
 from icechunk_virtual.repo.format.manifest import apparent_size, decode_manifest, encode_manifest
+from tests.support.plain_flatbuffers import Style, plain_manifest
 
 # Read by icechunk 1.1.13, 1.1.21 and 2.3.0 in a repository.
 KNOWN = bytes.fromhex(
@@ -85,6 +86,32 @@ def test_positions_in_messages() -> None:
     struct.pack_into("<I", content, 0, 9999)
     with pytest.raises(CorruptFile, match="corrupt manifest file `manifests/x` at byte 9999"):
         decode(bytes(content))
+
+
+def test_impossible_vtables() -> None:
+    for size in (0, 2, 3, 7):
+        content = bytearray(KNOWN)
+        at = content.index(bytes.fromhex("08001000 04000c00"))
+        struct.pack_into("<H", content, at, size)
+        with pytest.raises(CorruptFile, match=f"the vtable of an array has {size} bytes"):
+            decode(bytes(content))
+
+
+def test_chunks_that_end_beyond_64_bits() -> None:
+    style = Style()
+    arrays = {NODE: [((0,), VirtualChunk("s3://b/k", 2**64 - 5, 4)), ((1,), VirtualChunk("s3://b/k", 2**64 - 5, 5))]}
+    with pytest.raises(CorruptFile, match="beyond 64 bits"):
+        decode_manifest(plain_manifest(b"m" * 12, arrays, style), file="m")
+
+
+@pytest.mark.parametrize("length", [7, 8, 9, 15, 16, 21, 1024, 1025])
+def test_many_texts_that_differ_in_one_byte(length: int) -> None:
+    for byte in sorted({0, length // 2, length - 2, length - 1}):
+        texts = ["x" * byte + c + "x" * (length - byte - 1) for c in "ab"]
+        arrays = {NODE: [((i,), VirtualChunk(texts[i // 50 % 2], i, 1)) for i in range(300)]}
+        refs = decode_manifest(plain_manifest(b"m" * 12, arrays), file="m").refs(NODE)
+        assert [refs.row(i) for i in range(300)] == [chunk for _, chunk in arrays[NODE]]
+        assert len(refs.locations) == 2
 
 
 def million(n: int, files: int) -> ChunkRefs:

@@ -10,7 +10,7 @@ from icechunk_virtual.errors import CorruptFile, TooLargeForFormat
 from icechunk_virtual.model.ids import INITIAL_SNAPSHOT_ID, NodeId
 from icechunk_virtual.model.nodes import ArrayLayout, ArrayNode, GroupNode, ManifestRef
 from icechunk_virtual.repo.format import snapshot_encode
-from icechunk_virtual.repo.format.envelope import FileType, wrap
+from icechunk_virtual.repo.format.envelope import FileType, unwrap, wrap
 from icechunk_virtual.repo.format.snapshot import (
     Snapshot,
     count_tables,
@@ -110,6 +110,31 @@ def test_children_skip_over_subtrees() -> None:
     assert [n.path for n in snapshot.subtree("/a")] == ["/a", "/a/x", "/a/y/z"]
     assert [n.path for n in snapshot.subtree("/none")] == ["/none/below"]
     assert len(list(snapshot.subtree("/"))) == len(paths)
+
+
+def test_children_of_large_subtrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [group(i, f"/a/{i:04}") for i in range(5000)]
+    snapshot = decode_snapshot(encode_snapshot(**HEAD, nodes=[*nodes, group(9999, "/b")], manifest_files=[]), file="s")
+    looked_at = []
+    original = Snapshot._path
+    monkeypatch.setattr(Snapshot, "_path", lambda self, row: looked_at.append(row) or original(self, row))
+    assert list(snapshot.children("/")) == ["b"]
+    assert len(looked_at) < 40
+
+
+def test_blobs_are_only_copied_when_they_are_ours() -> None:
+    content = unwrap(
+        encode_snapshot(**HEAD, nodes=[group(i, f"/{i}") for i in range(5)], manifest_files=[]),
+        file_type=FileType.SNAPSHOT,
+        file="s",
+    )
+    bounds = decode(content).blob_bounds
+    assert len(bounds) == 6
+    assert bounds[-1] == len(content)
+    for at in (int(bounds[2]), int(bounds[2]) + 4, int(bounds[4]) + 4):  # a mark, a size, the size of the last
+        changed = bytearray(content)
+        changed[at] ^= 0x80
+        assert decode(bytes(changed)).blob_bounds is None
 
 
 ARRAY_DOCUMENT = (
