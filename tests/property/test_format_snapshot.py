@@ -166,3 +166,15 @@ def test_order_is_checked() -> None:
     for wrong in ([b, a], [a, a]):
         with pytest.raises(ValueError, match="repeated or out of order"):
             encode_snapshot(**HEAD, nodes=wrong, manifest_files=())
+
+
+def test_vectors_without_end() -> None:
+    """One table, pointed at by a vector as long as the file: refused before anything is made of it."""
+    content = bytearray(unwrap(write({}, metadata={"a": 1}), file_type=FileType.SNAPSHOT, file="s"))
+    field = struct.unpack_from("<I", content, 0)[0] + 44  # of the metadata
+    content += bytes(-len(content) % 4)
+    struct.pack_into("<I", content, field, len(content) - field)
+    count = 2**20 + 1
+    content += struct.pack("<I", count) + bytes(4 * count)
+    with pytest.raises(CorruptFile, match="1048577 tables"):
+        decode_snapshot(wrap(FileType.SNAPSHOT, bytes(content), level=1), file="s")

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from icechunk_virtual.errors import CorruptFile
 
 FILE_IDENTIFIER = b"Ichk"
+MAX_FEW_TABLES = 2**20
+"""In a vector of properties, of the manifests of one array, of its dimension names."""
 
 _U8, _U16, _U32, _I32, _U64 = (struct.Struct(f"<{code}") for code in "BHIiQ")
 
@@ -145,8 +147,10 @@ class Table:
         return self.buffer.vector(self.follow(slot, what), itemsize, align, what)
 
     def tables(self, slot: int, what: str) -> list[Table]:
-        """The tables of a required vector of few tables."""
+        """The tables of a required vector of few tables, which are looked at one by one."""
         start, count = self.vector(slot, 4, 4, what)
+        if count > MAX_FEW_TABLES:
+            raise self.buffer.corrupt(f"{what}: {count} tables, at most {MAX_FEW_TABLES} are taken", start)
         offsets = self.buffer.view("<u4")[start // 4 : start // 4 + count].tolist()
         return [self.buffer.table(start + 4 * i + offset) for i, offset in enumerate(offsets)]
 

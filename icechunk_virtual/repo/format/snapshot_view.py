@@ -25,6 +25,9 @@ from icechunk_virtual.repo.format.snapshot_nodes import BLOB_MARK, ID, NODE_AT, 
 # Slots of Snapshot
 SNAPSHOT_ID, PARENT_ID, NODES, FLUSHED_AT, MESSAGE, METADATA, MANIFEST_FILES = range(7)
 
+MAX_NODES = 25_000_000
+"""Readers take 50 million tables, a node has two at least."""
+
 MANIFEST_FILE = np.dtype(
     {
         "names": ["id", "size_bytes", "num_chunk_refs"],
@@ -259,6 +262,8 @@ def _metadata(root: Table) -> dict[str, Any]:
 def _node_tables(root: Table) -> NDArray[np.int64]:
     """Positions of the nodes' tables, checked to be inside the file."""
     start, count = root.vector(NODES, 4, 4, "the vector of nodes")
+    if count > MAX_NODES:
+        raise root.buffer.corrupt(f"{count} nodes are more than any reader takes", start)
     offsets = root.buffer.view("<u4")[start // 4 : start // 4 + count]
     tables: NDArray[np.int64] = np.arange(start, start + 4 * count, 4, dtype=np.int64) + offsets
     Places.at(root.buffer, tables).read("<i4", "a node")

@@ -19,6 +19,8 @@ from icechunk_virtual.repo.format.flat_rows import coordinates, order_of, pointe
 
 MAX_TABLES = 50_000_000
 """Tables per transaction log that readers take: one per changed chunk and array."""
+MAX_IDS = 25_000_000
+"""Nodes per list; no reader takes a snapshot of more."""
 
 # Slots 1 to 6 of TransactionLog, in this order
 _ID_SLOTS = ("new_groups", "new_arrays", "deleted_groups", "deleted_arrays", "updated_arrays", "updated_groups")
@@ -161,6 +163,8 @@ def decode_transaction_log(data: bytes, *, file: str) -> TransactionLog:
 
 def _ids(root: Table, slot: int, name: str) -> frozenset[NodeId]:
     start, count = root.vector(slot, NODE_ID_SIZE, 1, f"the list of {name.replace('_', ' ')}")
+    if count > MAX_IDS:
+        raise root.buffer.corrupt(f"{count} ids in the list of {name.replace('_', ' ')}", start)
     data = root.buffer.data
     return frozenset(
         NodeId(data[at : at + NODE_ID_SIZE]) for at in range(start, start + count * NODE_ID_SIZE, NODE_ID_SIZE)
