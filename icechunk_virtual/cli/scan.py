@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import numpy as np
 
 from icechunk_virtual.cli.messages import UsageError, one_line
 from icechunk_virtual.cli.progress import progress_bar
+from icechunk_virtual.cli.report import as_text, describe, how_to_open
 from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.errors import IcechunkVirtualError, RefNotFound, RepositoryNotFound
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.opening import storage_of
+from icechunk_virtual.repo import tree
 from icechunk_virtual.repo.config import RepositoryConfig
+from icechunk_virtual.repo.keys import parse_path
 from icechunk_virtual.repository import Repository
-from icechunk_virtual.scanners.dataset import human_bytes
 from icechunk_virtual.scanners.spec import ScanOptions
 from icechunk_virtual.session import Session
 from icechunk_virtual.storage import Storage, in_memory_storage
@@ -157,14 +159,16 @@ class Target:
             repo.save_config()
         message = self.options.message or f"scan of {count(len(dataset.sources), 'file')}"
         id = session.commit(message, {"sources": len(dataset.sources), "format": dataset.format})
+        options, authorize = self.options, self.to_authorize(repo.config, dataset)
+        nodes = tree.walk(session._workspace, parse_path(options.group or ""))
         return {
-            "repository": str(self.options.repo),
+            "repository": options.repo,
             "created": self.repo is None,
-            "branch": self.options.branch,
-            "group": self.options.group or "/",
+            "branch": options.branch,
+            "group": options.group or "/",
             "snapshot": id,
-            "authorize": self.to_authorize(repo.config, dataset),
-            "open": how_to_open(self.options, dataset, self.to_authorize(repo.config, dataset)),
+            "authorize": authorize,
+            "open": how_to_open(options.repo, options.group, options.branch, authorize, nodes),
         }
 
     def into(self, dataset: VirtualDataset, session: Session) -> None:
@@ -191,51 +195,3 @@ def uncovered(config: RepositoryConfig, urls: tuple[str, ...]) -> list[str]:
     """Those of the URLs that no container of a configuration is responsible for."""
     fits = Authorization(config.virtual_chunk_containers or {}).check_write(Locations.of(urls))
     return [urls[i] for i in np.flatnonzero(~fits).tolist()]
-
-
-# -- the report ------------------------------------------------------------------------------------------------
-
-
-def describe(dataset: VirtualDataset) -> dict[str, Any]:
-    """What was found."""
-    return {
-        "files": len(dataset.sources),
-        "format": dataset.format,
-        "groups": sum(1 for _ in dataset.root.walk()) - 1,
-        "arrays": sum(1 for _ in dataset.root.walk_arrays()),
-        "chunks": dataset.nrefs,
-        "bytes_virtual": dataset.nbytes_virtual,
-        "bytes_stored": dataset.nbytes_stored,
-        "stored": [asdict(item) for item in dataset.stored],
-        "warnings": list(dataset.warnings),
-    }
-
-
-def as_text(report: dict[str, Any]) -> str:
-    """What was done and what to do next, for people."""
-    lines = [
-        f"scanned     {count(report['files'], 'file')} ({report['format']})",
-        f"found       {count(report['arrays'], 'array')}, {count(report['chunks'], 'chunk')}",
-        f"referenced  {human_bytes(report['bytes_virtual'])}, which stay where they are",
-        f"stored      {human_bytes(report['bytes_stored'])}" + (":" if report["stored"] else ""),
-        *(f"  {item['path']}  {human_bytes(item['nbytes'])}, {item['reason']}" for item in report["stored"]),
-        *(f"note        {warning}" for warning in report["warnings"]),
-    ]
-    if report["repository"] is None:
-        return "\n".join([*lines, "dry run     it fits; nothing was written"])
-    verb = "created" if report["created"] else "committed"
-    lines.append(f"{verb:<12}{report['repository']}, branch {report['branch']}, snapshot {report['snapshot']}")
-    return "\n".join([*lines, "", "open it in Python:", "", *(f"    {line}" for line in report["open"])])
-
-
-def how_to_open(options: argparse.Namespace, dataset: VirtualDataset, authorize: list[str]) -> list[str]:
-    """The code that opens what was committed."""
-    where = options.repo if "://" in options.repo else str(Path(options.repo).absolute())
-    arguments = [repr(where), "engine='icechunk-virtual'"]
-    if options.group:
-        arguments.append(f"group={options.group!r}")
-    if options.branch != "main":
-        arguments.append(f"branch={options.branch!r}")
-    arguments.append(f"authorize={authorize!r}")
-    function = "open_datatree" if dataset.groups else "open_dataset"
-    return ["import xarray as xr", f"ds = xr.{function}({', '.join(arguments)})"]
