@@ -7,7 +7,8 @@ fixed before the first write, so a write whose answer is lost can be looked up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,10 +32,12 @@ from icechunk_virtual.repo.format.snapshot import (
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, encode_transaction_log
 from icechunk_virtual.repo.info import utc_from_us
 from icechunk_virtual.repo.split import ArrayPlan, Rewrite, plan_array, split_edges
-from icechunk_virtual.repo.workspace import Workspace
+from icechunk_virtual.repo.workspace import Workspace, WrittenManifest
 
 MAX_CLOCK_DRIFT_US = 600 * 1_000_000
+_SEARCHED_BYTES = 1 << 30  # of a snapshot, to find who else uses a manifest: less work than reading every node
 _MANIFESTS_AT_ONCE = 4  # each holds its columns and its encoded form in memory
+_REUSABLE_US = 600 * 1_000_000  # later, garbage collection may have found a manifest that no snapshot refers to
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,15 @@ class WrittenArray:
     files: tuple[ManifestFile, ...]
 
 
-async def commit(ws: Workspace, message: str, metadata: Mapping[str, Any] | None) -> SnapshotId:
+async def commit(
+    ws: Workspace, message: str, metadata: Mapping[str, Any] | None, *, rewrite_all: bool = False
+) -> SnapshotId:
     """Write the changes as a new snapshot and move the branch onto it, if it is still where the session began.
+
+    Parameters
+    ----------
+    rewrite_all
+        Write every manifest anew with the present splitting, even without changes.
 
     Raises
     ------
@@ -63,7 +73,7 @@ async def commit(ws: Workspace, message: str, metadata: Mapping[str, Any] | None
     base = ws.snapshot.id
     await _check_tip(ws, ws.branch, base)
     with ws.exclusively():
-        snapshot = await write_snapshot(ws, message, properties)
+        snapshot = await write_snapshot(ws, message, properties, rewrite_all=rewrite_all)
         await refs.update_branch(
             ws.assets.objects,
             ws.branch,
@@ -105,7 +115,7 @@ async def write_snapshot(
     rewrite_all
         Write every manifest anew with the present splitting, even without changes.
     """
-    if not ws.changes and not rewrite_all:
+    if not (ws.changes or ws.changes.superseded or rewrite_all):
         raise NothingToCommit("cannot commit, no changes made to the session")
     written = await _write_manifests(ws, rewrite_all=rewrite_all)
     changed = overlay_nodes(ws.changes, {path: array.manifests for path, (_, array) in written.items()}, ws)
@@ -184,7 +194,11 @@ async def _write_array(ws: Workspace, node: ArrayNode, plan: ArrayPlan, slots: a
 async def _write_manifest(
     ws: Workspace, node: ArrayNode, rewrite: Rewrite, slots: asyncio.Semaphore
 ) -> tuple[ManifestRef, ManifestFile] | None:
+    earlier = ws.written.get((node.id, rewrite.box))
+    if earlier is not None and earlier.serves(rewrite, ws.world.now_us() - _REUSABLE_US):
+        return earlier.result
     async with slots:
+        begun = ws.world.now_us()
         content = ChunkRefs.empty(node.layout.ndim)
         for ref in reversed(rewrite.old):  # the first manifest that holds a chunk counts
             old = await chunks.manifest_refs(ws, node, ref)
@@ -196,7 +210,9 @@ async def _write_manifest(
         level = ws.config.effective_compression_level
         data = await asyncio.to_thread(encode_manifest, id, [(node.id, content)], level=level)
         await asyncio.gather(ws.assets.store_manifest(id, data), ws.assets.sync_chunks(_native_ids(rewrite.edits.refs)))
-        return ManifestRef(id, content.extents()), ManifestFile(id, len(data), len(content))
+        made = ManifestRef(id, content.extents()), ManifestFile(id, len(data), len(content))
+        ws.written[node.id, rewrite.box] = WrittenManifest(rewrite, made, begun)
+        return made
 
 
 def _native_ids(content: ChunkRefs) -> list[ChunkId]:
@@ -213,11 +229,24 @@ async def _files_in_use(
     after = {ref.id for node in changed.values() if node is not None for ref in _manifests(node)}
     dropped = before - after
     if dropped:  # a foreign writer may have put several arrays into one manifest
-        dropped -= {ref.id for node in base.nodes() if node.path not in changed for ref in _manifests(node)}
+        dropped -= await asyncio.to_thread(_used_elsewhere, base, dropped, changed)
     files = {file.id: file for file in base.manifest_files if file.id not in dropped}
     for _, array in written.values():
         files.update((file.id, file) for file in array.files)
     return tuple(sorted(files.values(), key=lambda file: file.id))
+
+
+def _used_elsewhere(
+    base: Snapshot, ids: Collection[ManifestId], changed: Mapping[str, Node | None]
+) -> set[ManifestId]:
+    """Which of some manifests the unchanged nodes of a snapshot refer to."""
+    if base.blob_bounds is not None and len(ids) * base.nbytes <= _SEARCHED_BYTES:
+        # No two nodes of such a snapshot share bytes: every ref that is not a changed node's is somebody else's.
+        before = (node for path in changed if (node := base.find(path)) is not None)
+        known = Counter(ref.id for node in before for ref in _manifests(node))
+        return {id for id in ids if base.occurrences(id) > 1 + known[id]}  # 1: in the list of files
+    others = (node for node in base.nodes() if node.path not in changed)
+    return {ref.id for node in others for ref in _manifests(node)}.intersection(ids)
 
 
 def _manifests(node: Node) -> tuple[ManifestRef, ...]:

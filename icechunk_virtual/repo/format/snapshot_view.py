@@ -200,6 +200,10 @@ class Snapshot:
             return None
         return self._manifest_file(int(order[row]))
 
+    def occurrences(self, id: ManifestId) -> int:
+        """How often the bytes of an id stand in the file: once in the list of manifests, and once per reference."""
+        return self._buffer.data.count(id)
+
     # -- for the next snapshot -----------------------------------------------------------------------------------
 
     @functools.cached_property
