@@ -231,8 +231,7 @@ class IcechunkStore(Store):
             A chunk of an array that does not exist (a ``KeyError``).
         """
         self._check_writable()
-        if not isinstance(value, Buffer):
-            raise TypeError(f"IcechunkStore.set(): `value` must be a zarr Buffer, got {type(value).__name__}")
+        data = _bytes_of(value)
         parsed = parse_key(key)
         if isinstance(parsed, V2Key):
             raise InvalidKey(
@@ -241,15 +240,19 @@ class IcechunkStore(Store):
                 key=key,
             )
         if isinstance(parsed, DocumentKey):
-            tree.set_document(self._ws, parsed.path, value.to_bytes())
+            tree.set_document(self._ws, parsed.path, data)
         else:
-            await chunks.write_chunk(self._ws, parsed.path, parsed.coords, value.to_bytes())
+            await chunks.write_chunk(self._ws, parsed.path, parsed.coords, data)
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write a document or chunk unless it exists; then nothing happens."""
         self._check_writable()
-        if not await self.exists(key):
-            await self.set(key, value)
+        parsed = parse_key(key)
+        if not isinstance(parsed, ChunkKey):
+            if not await self.exists(key):
+                await self.set(key, value)
+        elif not await self.exists(key):
+            await chunks.write_chunk(self._ws, parsed.path, parsed.coords, _bytes_of(value), only_new=True)
 
     async def delete(self, key: str) -> None:
         """Delete a chunk, or a node with everything below it; what does not exist is no error."""
@@ -462,6 +465,12 @@ class IcechunkStore(Store):
         return [tuple(coord) for coord in refs.coords[~fits].tolist()]
 
 
+def _bytes_of(value: object) -> bytes:
+    if not isinstance(value, Buffer):
+        raise TypeError(f"IcechunkStore.set(): `value` must be a zarr Buffer, got {type(value).__name__}")
+    return value.to_bytes()
+
+
 def _array_path(text: str) -> str:
     try:
         return parse_path(text)
@@ -475,11 +484,12 @@ def _clip(byte_range: ByteRequest | None, length: int) -> tuple[int, int]:
         case None:
             return 0, length
         case RangeByteRequest(start, end):
-            start = min(start, length)
-            return start, max(start, min(end, length))
+            part = slice(start, end)
         case OffsetByteRequest(offset):
-            return min(offset, length), length
+            part = slice(offset, None)
         case SuffixByteRequest(suffix):
-            return max(0, length - suffix), length
+            part = slice(max(0, length - max(0, suffix)), None)
         case _:
             raise ValueError(f"Unexpected byte_range, got {byte_range}")
+    start, stop, _ = part.indices(length)
+    return start, max(start, stop)

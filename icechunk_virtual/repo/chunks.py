@@ -84,8 +84,16 @@ async def read_chunk(ws: Workspace, chunk: Chunk, start: int, stop: int) -> byte
             return await ws.fetcher.fetch(chunk, start, stop)
 
 
-async def write_chunk(ws: Workspace, path: str, coord: tuple[int, ...], data: bytes) -> None:
-    """Store the bytes of a chunk, inline or as an object of their own, and refer to it."""
+async def write_chunk(
+    ws: Workspace, path: str, coord: tuple[int, ...], data: bytes, *, only_new: bool = False
+) -> None:
+    """Store the bytes of a chunk, inline or as an object of their own, and refer to it.
+
+    Parameters
+    ----------
+    only_new
+        Leave the chunk to whoever set it meanwhile.
+    """
     ws.check_writable()
     check_index(get_array(ws, path), coord)
     chunk: Chunk
@@ -93,16 +101,20 @@ async def write_chunk(ws: Workspace, path: str, coord: tuple[int, ...], data: by
         chunk = InlineChunk(bytes(data))
     else:
         chunk = NativeChunk(await ws.assets.store_chunk(data), 0, len(data))
-    set_chunk(ws, path, coord, chunk)
+    set_chunk(ws, path, coord, chunk, only_new=only_new)
 
 
-def set_chunk(ws: Workspace, path: str, coord: tuple[int, ...], chunk: Chunk | None) -> None:
-    """Refer to a chunk; ``None`` deletes it."""
+def set_chunk(
+    ws: Workspace, path: str, coord: tuple[int, ...], chunk: Chunk | None, *, only_new: bool = False
+) -> None:
+    """Refer to a chunk; ``None`` deletes it. With `only_new`, not if the session has set it already."""
     ws.check_writable()
     with ws.lock:
         node = get_array(ws, path)
         check_index(node, coord)
-        ws.changes.edit_chunks(node).set(coord, chunk)
+        edits = ws.changes.edit_chunks(node)
+        if not only_new or isinstance(edits.get(coord), Mark):
+            edits.set(coord, chunk)
 
 
 # -- many chunks -----------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ async def delete_below(ws: Workspace, prefix: str) -> None:
         path = parse_path(prefix)
     except InvalidKey:
         return
-    if tree.find_node(ws, path) is not None or path == "/" or tree.children(ws, path):
+    if _is_directory(ws, path):
         tree.delete_node(ws, path)
         return
     found = _chunk_prefix(ws, path)
@@ -99,11 +99,16 @@ def _node_path(ws: Workspace, prefix: str) -> str:
         path = parse_path(prefix)
     except InvalidKey as error:
         raise IcechunkError(f"bad key prefix ({prefix}): Cannot convert to a path: {error.message}") from None
-    if path != "/" and tree.find_node(ws, path) is None and not tree.children(ws, path):
+    if not _is_directory(ws, path):
         raise IcechunkError(
             f"bad key prefix ({prefix}): Only prefixes pointing to a group or array are allowed, and nothing is there"
         )
     return path
+
+
+def _is_directory(ws: Workspace, path: str) -> bool:
+    """Whether a node is at a path or anywhere below it: nodes may lie under paths without one."""
+    return path == "/" or tree.find_node(ws, path) is not None or next(tree.walk(ws, path), None) is not None
 
 
 def _chunk_prefix(ws: Workspace, path: str) -> tuple[ArrayNode, list[int]] | None:
