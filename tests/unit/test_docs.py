@@ -1,0 +1,114 @@
+"""What the documentation shows works: its commands and Python blocks run, page by page, from top to bottom."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from icechunk_virtual.cli import main
+from icechunk_virtual.model.chunk_refs import ChunkRefs
+from icechunk_virtual.model.locations import Locations
+from icechunk_virtual.opening import open_repository
+from tests.support.archives import write_days
+from tests.support.source import ROOT
+
+SCAN = ("scan", "/data/ocean.nc", "--repo", "ocean.repo")
+BEFORE: dict[str, list[tuple[str, ...]]] = {
+    "README.md": [],
+    "docs/tutorial/first-repository.md": [],
+    "docs/how-to/combine-files.md": [],
+    "docs/how-to/append.md": [],
+    "docs/how-to/authorise.md": [SCAN],
+    "docs/how-to/read-versions.md": [SCAN],
+    "docs/how-to/write-a-scanner.md": [],
+}
+"""Pages with code, and the commands that they take for granted."""
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        yield Block(match[1], match[2], text.count("\n", 0, match.start()) + 2)
+
+
+def pages() -> list[str]:
+    return ["README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs").rglob("*.md")))]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the pages call /data; the current folder is empty."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_days(folder / "ocean.nc", 0, 10)
+    for i, name in enumerate(("2024-01", "2024-02", "2025-01", "2025-02", "2026-01")):
+        write_days(folder / f"ocean-{name}.nc", 10 * i, 10)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    return folder
+
+
+def run_command(line: str, capture: pytest.CaptureFixture[str]) -> None:
+    command, _, comment = line.removeprefix("$ ").partition("    # exit code ")
+    name, *arguments = shlex.split(command)
+    assert name == "icechunk-virtual"
+    code = main(arguments)
+    assert code == int(comment or 0), f"{line}\n{capture.readouterr().err}"
+
+
+@pytest.mark.parametrize("name", [name for name in pages() if any(b.language == "python" for b in blocks(ROOT / name))])
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs")
+def test_page(name: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def here(text: str) -> str:
+        return re.sub(r"(?<![\w.])/data\b", str(data), text)
+
+    for command in BEFORE[name]:
+        assert main([here(part) for part in command]) == 0
+    if BEFORE[name]:
+        repo = open_repository("ocean.repo")
+        repo.create_tag("v1", repo.lookup_branch("main"))
+    columns = {"coords": np.zeros((1, 2)), "offsets": np.array([0]), "lengths": np.array([4])}
+    namespace: dict[str, Any] = {"ChunkRefs": ChunkRefs, "Locations": Locations, **columns}
+    namespace["source"] = type("Source", (), {"url": "file:///data/x"})
+    namespace["storage"] = None if not BEFORE[name] else repo.storage
+    exec("import icechunk_virtual as icv", namespace)
+    for block in blocks(ROOT / name):
+        if block.language == "console":
+            for line in here(block.text).splitlines():
+                if line.startswith("$ icechunk-virtual"):
+                    run_command(line, capsys)
+        elif block.language == "python":
+            code = compile("\n" * (block.line - 1) + here(block.text), str(ROOT / name), "exec")
+            exec(code, namespace)
+
+
+@pytest.mark.parametrize("name", pages())
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_every_option_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "--help"]) == 0
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
+    reference = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    assert not {option for option in options if option not in reference}
+
+
+def test_pages_with_code_are_all_run() -> None:
+    assert {name for name in pages() if any(b.language == "python" for b in blocks(ROOT / name))} == set(BEFORE)
