@@ -62,6 +62,14 @@ from icechunk_virtual.repo.config import (
     ManifestSplittingConfig,
     RepositoryConfig,
 )
+from icechunk_virtual.repo.conflicts import (
+    BasicConflictSolver,
+    Conflict,
+    ConflictDetector,
+    ConflictSolver,
+    ConflictType,
+    VersionSelection,
+)
 from icechunk_virtual.repo.info import Diff, ManifestFileInfo, SnapshotInfo
 from icechunk_virtual.repo.settings import (
     CachingConfig,
@@ -100,12 +108,17 @@ __all__ = [
     "AnyS3Credential",
     "AzureCredentials",
     "AzureStaticCredentials",
+    "BasicConflictSolver",
     "CachingConfig",
     "ChunkKind",
     "ChunkRefs",
     "CompressionAlgorithm",
     "CompressionConfig",
+    "Conflict",
+    "ConflictDetector",
     "ConflictError",
+    "ConflictSolver",
+    "ConflictType",
     "Credentials",
     "Diff",
     "ForkSession",
@@ -137,6 +150,7 @@ __all__ = [
     "StorageConcurrencySettings",
     "StorageRetriesSettings",
     "StorageSettings",
+    "VersionSelection",
     "VirtualChunkContainer",
     "VirtualChunkSpec",
     "VirtualDataset",

@@ -13,10 +13,12 @@ from icechunk_virtual.containers.credentials import AnyCredential
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.repo import creation, history, inspect, refs
 from icechunk_virtual.repo.config import RepositoryConfig
+from icechunk_virtual.repo.conflicts import ConflictSolver
 from icechunk_virtual.repo.creation import Opened
 from icechunk_virtual.repo.format.metadata_values import normalise
 from icechunk_virtual.repo.history import Version, parse_snapshot_id
 from icechunk_virtual.repo.info import Diff, SnapshotInfo, describe_snapshot
+from icechunk_virtual.repo.rebase import DEFAULT_TRIES
 from icechunk_virtual.session import Session
 from icechunk_virtual.storage import Storage
 from icechunk_virtual.store import IcechunkStore
@@ -370,9 +372,18 @@ class Repository:
 
     @contextlib.contextmanager
     def transaction(
-        self, branch: str, *, message: str, metadata: dict[str, Any] | None = None
+        self,
+        branch: str,
+        *,
+        message: str,
+        metadata: dict[str, Any] | None = None,
+        rebase_with: ConflictSolver | None = None,
+        rebase_tries: int = DEFAULT_TRIES,
     ) -> Iterator[IcechunkStore]:
-        """A writable store that is committed on leaving the ``with`` block; not if an exception leaves it."""
+        """A writable store that is committed on leaving the ``with`` block; not if an exception leaves it.
+
+        Parameters are those of `Session.commit`.
+        """
         session = self.writable_session(branch)
         yield session.store
-        session.commit(message, metadata)
+        session.commit(message, metadata, rebase_with=rebase_with, rebase_tries=rebase_tries)

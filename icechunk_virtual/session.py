@@ -11,11 +11,13 @@ from icechunk_virtual._sync import sync_twin
 from icechunk_virtual.errors import ReadOnlyError
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.model.nodes import ArrayNode
-from icechunk_virtual.repo import chunks, commit, forks, tree
+from icechunk_virtual.repo import chunks, commit, forks, rebase, tree
 from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.config import RepositoryConfig
+from icechunk_virtual.repo.conflicts import ConflictSolver
 from icechunk_virtual.repo.info import Diff
 from icechunk_virtual.repo.keys import parse_path
+from icechunk_virtual.repo.rebase import DEFAULT_TRIES
 from icechunk_virtual.repo.status import describe_changes
 from icechunk_virtual.repo.workspace import Workspace
 from icechunk_virtual.store import IcechunkStore
@@ -184,7 +186,13 @@ class Session:
 
     # -- committing --------------------------------------------------------------------------------------------
 
-    async def commit_async(self, message: str, metadata: dict[str, Any] | None = None) -> str:
+    async def commit_async(
+        self,
+        message: str,
+        metadata: dict[str, Any] | None = None,
+        rebase_with: ConflictSolver | None = None,
+        rebase_tries: int = DEFAULT_TRIES,
+    ) -> str:
         """Make the changes a new version of the branch.
 
         The session is read-only on the new version afterwards.
@@ -195,6 +203,10 @@ class Session:
             Commit message.
         metadata
             Properties of the commit: JSON-like values.
+        rebase_with
+            When somebody else committed first: rebase with this solver and try again.
+        rebase_tries
+            How often, from 0 to 65535.
 
         Returns
         -------
@@ -205,10 +217,13 @@ class Session:
         ------
         ConflictError
             The branch moved since the session was opened; the session keeps its changes.
+        RebaseFailedError
+            `rebase_with` does not solve a conflict; the session keeps its changes.
         NothingToCommit, ReadOnlyError, TypeError
         """
         self._check_committable("commit")
-        return encode_id(await commit.commit(self._workspace, message, metadata))
+        ws = self._workspace
+        return encode_id(await rebase.commit_rebasing(ws, message, metadata, rebase_with, rebase_tries))
 
     commit = sync_twin(commit_async)
 
@@ -224,6 +239,24 @@ class Session:
         return encode_id(await commit.flush(self._workspace, message, metadata))
 
     flush = sync_twin(flush_async)
+
+    async def rebase_async(self, solver: ConflictSolver) -> None:
+        """Move the changes onto the newest version of the branch, over everything committed since the session began.
+
+        Parameters
+        ----------
+        solver
+            What to do about conflicts: `ConflictDetector` or `BasicConflictSolver`.
+
+        Raises
+        ------
+        RebaseFailedError
+            Conflicts with a commit that the solver does not solve. The session keeps its changes and can be rebased
+            again; it is on the last commit that could be passed.
+        """
+        await rebase.rebase(self._workspace, solver)
+
+    rebase = sync_twin(rebase_async)
 
     def _check_committable(self, verb: str) -> None:
         """Hook for forks, which refuse; `verb` is what was tried."""

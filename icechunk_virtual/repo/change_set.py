@@ -23,12 +23,15 @@ class ChangeSet:
         Nodes of the base with a new document; id and manifests are the base's.
     deleted : dict of path to node
         Nodes of the base that are gone; the path may also be in `new`.
+    superseded : bool
+        There were changes, but a rebase found that others had made them all: a commit is still in order.
     """
 
     def __init__(self) -> None:
         self.new: dict[str, Node] = {}
         self.updated: dict[str, Node] = {}
         self.deleted: dict[str, Node] = {}
+        self.superseded = False
         self._chunks: dict[str, ChunkEdits] = {}  # path of the array, as it is called now
         self._children: dict[str, dict[str, None]] = {}  # parent path -> paths of new nodes directly below it
 
@@ -109,6 +112,7 @@ class ChangeSet:
         """An independent copy."""
         other = ChangeSet()
         other.new, other.updated, other.deleted = dict(self.new), dict(self.updated), dict(self.deleted)
+        other.superseded = self.superseded
         other._chunks = {path: edits.copy() for path, edits in self._chunks.items()}
         other._children = {path: dict(children) for path, children in self._children.items()}
         return other

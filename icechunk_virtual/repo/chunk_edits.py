@@ -60,6 +60,10 @@ class Overlay:
         """References after these edits."""
         return refs.without(self.deleted.coords).replace(self.refs)
 
+    def equals(self, other: Overlay) -> bool:
+        """Whether both set the same chunks to the same bytes and delete the same chunks."""
+        return self.refs.equals(other.refs) and self.deleted.equals(other.deleted)
+
     def within(self, extents: tuple[tuple[int, int], ...]) -> Overlay:
         """The edits inside a box."""
         return Overlay(self.refs.within(extents), self.deleted.within(extents))

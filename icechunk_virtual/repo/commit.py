@@ -236,9 +236,7 @@ async def _files_in_use(
     return tuple(sorted(files.values(), key=lambda file: file.id))
 
 
-def _used_elsewhere(
-    base: Snapshot, ids: Collection[ManifestId], changed: Mapping[str, Node | None]
-) -> set[ManifestId]:
+def _used_elsewhere(base: Snapshot, ids: Collection[ManifestId], changed: Mapping[str, Node | None]) -> set[ManifestId]:
     """Which of some manifests the unchanged nodes of a snapshot refer to."""
     if base.blob_bounds is not None and len(ids) * base.nbytes <= _SEARCHED_BYTES:
         # No two nodes of such a snapshot share bytes: every ref that is not a changed node's is somebody else's.

@@ -11,7 +11,7 @@ from icechunk_virtual.repo.workspace import Workspace
 
 def copy_of(ws: Workspace) -> Workspace:
     """An independent workspace with the same base and changes."""
-    return replace(ws, changes=ws.changes.copy(), lock=type(ws).new_lock(), committed={}, fork_id=None)
+    return replace(ws, changes=ws.changes.copy(), lock=type(ws).new_lock(), committed={}, written={}, fork_id=None)
 
 
 def same_state(one: Workspace, other: Workspace) -> bool:

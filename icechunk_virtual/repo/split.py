@@ -57,6 +57,10 @@ class Rewrite:
     old: tuple[ManifestRef, ...]
     edits: Overlay
 
+    def same_as(self, other: Rewrite) -> bool:
+        """Whether both make the same manifest, if they are of the same array."""
+        return self.box == other.box and self.old == other.old and self.edits.equals(other.edits)
+
 
 @dataclass(frozen=True, slots=True)
 class ArrayPlan:

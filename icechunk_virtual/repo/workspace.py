@@ -15,12 +15,28 @@ from typing import Any, ClassVar
 from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.errors import ReadOnlyError
-from icechunk_virtual.model.nodes import Node
+from icechunk_virtual.model.chunk_refs import Extents
+from icechunk_virtual.model.ids import NodeId
+from icechunk_virtual.model.nodes import ManifestRef, Node
 from icechunk_virtual.model.world import REAL_WORLD, World
 from icechunk_virtual.repo.assets import Assets
 from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.config import RepositoryConfig
-from icechunk_virtual.repo.format.snapshot import Snapshot
+from icechunk_virtual.repo.format.snapshot import ManifestFile, Snapshot
+from icechunk_virtual.repo.split import Rewrite
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenManifest:
+    """A manifest that a commit wrote, from what, and when (microseconds since 1970)."""
+
+    rewrite: Rewrite
+    result: tuple[ManifestRef, ManifestFile]
+    begun_us: int
+
+    def serves(self, rewrite: Rewrite, not_before_us: int) -> bool:
+        """Whether it is what `rewrite` would write, and not too old to rely on."""
+        return self.begun_us >= not_before_us and self.rewrite.same_as(rewrite)
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +59,8 @@ class Workspace:
         On top of the base. Mutated only while `lock` is held; the lock is never held over an ``await``.
     committed
         Nodes of the base looked up before, ``None`` for paths that it does not have.
+    written
+        Manifests of commits that lost their race, by array and box: the next try need not write them again.
     """
 
     assets: Assets
@@ -56,6 +74,7 @@ class Workspace:
     changes: ChangeSet = field(default_factory=ChangeSet)
     lock: threading.RLock = field(default_factory=threading.RLock)
     committed: dict[str, Node | None] = field(default_factory=dict)
+    written: dict[tuple[NodeId, Extents], WrittenManifest] = field(default_factory=dict)
     committing: bool = False
     fork_id: str | None = None
 
@@ -91,7 +110,7 @@ class Workspace:
     def finish(self, snapshot: Snapshot) -> None:
         """The changes are in `snapshot` now: read-only from here on."""
         with self.lock:
-            self.changes = ChangeSet()
+            self.changes, self.written = ChangeSet(), {}
             self.rebase_on(snapshot, None)
 
     def rebase_on(self, snapshot: Snapshot, branch: str | None) -> None:
