@@ -127,7 +127,7 @@ def columns_of_arrays(
     if grid_offset is not None and len(grid_offset) != len(grid_shape):
         raise ValueError(f"arr_offset length ({len(grid_offset)}) != chunk_grid_shape length ({len(grid_shape)})")
     etag, second = split_checksum(checksum)
-    texts, source = Strings.of(locations).unique()
+    texts, source = Strings.factorize(locations)
     present = (texts.lengths > 0)[source] if len(source) else np.zeros(0, bool)
     rows = np.flatnonzero(present)
     table = Locations(
