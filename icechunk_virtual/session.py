@@ -100,8 +100,11 @@ class Session:
 
     def discard_changes(self) -> None:
         """Forget what the session changed."""
-        with self._workspace.lock:
-            self._workspace.changes = ChangeSet()
+        ws = self._workspace
+        with ws.lock:
+            if not ws.read_only:
+                ws.check_writable()
+                ws.changes = ChangeSet()
 
     # -- chunks ------------------------------------------------------------------------------------------------
 

@@ -108,8 +108,8 @@ def set_chunk(
     ws: Workspace, path: str, coord: tuple[int, ...], chunk: Chunk | None, *, only_new: bool = False
 ) -> None:
     """Refer to a chunk; ``None`` deletes it. With `only_new`, not if the session has set it already."""
-    ws.check_writable()
     with ws.lock:
+        ws.check_writable()
         node = get_array(ws, path)
         check_index(node, coord)
         edits = ws.changes.edit_chunks(node)
@@ -128,8 +128,8 @@ def set_refs(ws: Workspace, path: str, refs: ChunkRefs) -> None:
     InvalidChunkIndex
         Coordinates of the wrong rank or outside the grid.
     """
-    ws.check_writable()
     with ws.lock:
+        ws.check_writable()
         node = get_array(ws, path)
         if refs.ndim != node.layout.ndim:
             raise InvalidChunkIndex(
@@ -143,8 +143,8 @@ def set_refs(ws: Workspace, path: str, refs: ChunkRefs) -> None:
 
 def delete_refs(ws: Workspace, path: str, coords: NDArray[np.uint32]) -> None:
     """Delete chunks of an array, uint32 (n, ndim)."""
-    ws.check_writable()
     with ws.lock:
+        ws.check_writable()
         ws.changes.edit_chunks(get_array(ws, path)).delete_many(coords)
 
 

@@ -69,7 +69,7 @@ async def commit(
     """
     if ws.branch is None:
         raise ReadOnlyError("Read only sessions cannot modify the repository. Open one with repo.writable_session().")
-    properties = normalise({**ws.default_metadata, **(metadata or {})})
+    properties = _properties(ws, message, metadata)
     base = ws.snapshot.id
     await _check_tip(ws, ws.branch, base)
     with ws.exclusively():
@@ -89,11 +89,19 @@ async def flush(ws: Workspace, message: str, metadata: Mapping[str, Any] | None)
     """Write the changes as a new snapshot without moving any branch; the session becomes read-only on it."""
     if ws.branch is None:
         raise ReadOnlyError("Read only sessions cannot modify the repository. Open one with repo.writable_session().")
-    properties = normalise({**ws.default_metadata, **(metadata or {})})
+    properties = _properties(ws, message, metadata)
     with ws.exclusively():
         snapshot = await write_snapshot(ws, message, properties)
         ws.finish(snapshot)
     return snapshot.id
+
+
+def _properties(ws: Workspace, message: str, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Properties of a commit, defaults included. Raises `TypeError` for what cannot be stored."""
+    if not isinstance(message, str):
+        raise TypeError(f"the commit message must be str, got {type(message).__name__}")
+    properties: dict[str, Any] = normalise({**ws.default_metadata, **(metadata or {})})
+    return properties
 
 
 async def _check_tip(ws: Workspace, branch: str, base: SnapshotId) -> None:

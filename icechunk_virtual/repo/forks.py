@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from icechunk_virtual.errors import IcechunkError
-from icechunk_virtual.model.nodes import ArrayNode
+from icechunk_virtual.model.ids import NodeId
+from icechunk_virtual.model.nodes import ArrayNode, Node
+from icechunk_virtual.repo import tree
 from icechunk_virtual.repo.workspace import Workspace
 
 
@@ -34,33 +36,42 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
         Both created a node at the same path, so that the chunks of one would be lost. Nothing is merged then.
     """
     with ours.lock, theirs.lock:
+        ours.check_writable()
         mine, other = ours.changes, theirs.changes
         for path, node in other.new.items():
-            if path in mine.new and mine.new[path].id != node.id:
+            present = tree.find_node(ours, path)
+            if present is not None and present.id not in {node.id, _id(other.deleted.get(path))}:
                 raise IcechunkError(
                     f"cannot merge: two sessions both created a node at `{path}`, and the chunks of one of them would "
                     "be lost. Create groups and arrays before forking, commit, and fork the next session.",
                     path=path,
                 )
         for path, node in other.deleted.items():
-            if path not in mine.deleted:
-                mine.delete(path, [node])
+            committed = tree.find_committed(ours, path)
+            if committed is not None and committed.id == node.id and path not in mine.deleted:
+                mine.delete(path, [committed])
         for node in other.new.values():
             mine.add(node)
         for node in other.updated.values():
-            if node.path not in mine.deleted:
-                mine.update(node)
-                if isinstance(node, ArrayNode):
-                    mine.resize(node)
+            committed = tree.find_committed(ours, node.path)
+            if committed is None or committed.id != node.id or node.path in mine.deleted:
+                continue
+            if isinstance(node, ArrayNode) and isinstance(committed, ArrayNode):  # ours may be on a later version
+                same_rank = node.layout.ndim == committed.layout.ndim
+                node = replace(node, manifests=committed.manifests if same_rank else ())
+                mine.resize(node)
+            mine.update(node)
         for path in other.edited_arrays():
-            node_now = (
-                mine.new.get(path)
-                or mine.updated.get(path)
-                or (None if path in mine.deleted else ours.snapshot.find(path))
-            )
+            node_now, written = tree.find_node(ours, path), tree.find_node(theirs, path)
             edits = other.chunks(path)
-            if isinstance(node_now, ArrayNode) and edits is not None:
+            if not isinstance(node_now, ArrayNode) or edits is None or written is None or node_now.id != written.id:
+                continue  # ours deleted the array: the deletion stands, whatever is at its path now
+            if edits.ndim == node_now.layout.ndim:
                 overlay = edits.columns()
                 target = mine.edit_chunks(node_now)
                 target.set_many(overlay.refs)
                 target.delete_many(overlay.deleted.coords)
+
+
+def _id(node: Node | None) -> NodeId | None:
+    return None if node is None else node.id

@@ -81,6 +81,7 @@ def set_document(ws: Workspace, path: str, document: bytes) -> None:
     """
     layout = parse_document(document, path)
     with ws.lock:
+        ws.check_writable()
         old = find_node(ws, path)
         if old is None:
             id = NodeId(ws.world.random_bytes(NODE_ID_SIZE))
@@ -108,6 +109,7 @@ def set_document(ws: Workspace, path: str, document: bytes) -> None:
 def delete_node(ws: Workspace, path: str) -> None:
     """Delete the node at a path and everything below it; nothing there is no error."""
     with ws.lock:
+        ws.check_writable()
         ws.changes.delete(path, list(ws.snapshot.subtree(path)))
 
 
