@@ -22,6 +22,7 @@ from icechunk_virtual.errors import (
     ReadOnlyError,
 )
 from icechunk_virtual.model.chunk_refs import ChunkRefs
+from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.model.nodes import ArrayNode
 from icechunk_virtual.repo import chunks, listing, tree
 from icechunk_virtual.repo.keys import ChunkKey, DocumentKey, V2Key, parse_key, parse_path
@@ -94,7 +95,7 @@ class IcechunkStore(Store):
 
     @property
     def supports_partial_writes(self) -> Literal[False]:
-        """False: chunks are immutable objects. (Abstract in zarr before 3.1.)"""
+        """False: chunks are immutable objects. Abstract in zarr before 3.1."""
         return False
 
     @property
@@ -379,7 +380,7 @@ class IcechunkStore(Store):
         if not chunks:
             return None
         node = tree.get_array(self._ws, path)
-        return self._set_refs(path, columns_of_specs(chunks, node.layout.ndim, path), validate=validate_containers)
+        return self._set_specs(path, chunks, node.layout.ndim, validate=validate_containers)
 
     set_virtual_refs = sync_twin(set_virtual_refs_async)
 
@@ -455,6 +456,18 @@ class IcechunkStore(Store):
         return self._set_refs(path, await chunks.store_large_inline(self._ws, refs), validate=validate_containers)
 
     set_chunk_refs = sync_twin(set_chunk_refs_async)
+
+    def _set_specs(self, path: str, specs: Sequence[VirtualChunkSpec], ndim: int, *, validate: bool) -> LeftOut:
+        refs = columns_of_specs(specs, ndim, path)
+        fits_all = bool(chunks.check_containers(self._ws, refs).all())  # and raises for what is no location at all
+        if not validate or (fits_all and len(refs) == len(specs)):
+            chunks.set_refs(self._ws, path, refs)
+            return None
+        # Some have no container, or an index comes twice: each is judged by itself, and named in its turn.
+        fits = self._ws.authorization.check_write(Locations.of([spec.location for spec in specs])).tolist()
+        fitting = [spec for spec, fit in zip(specs, fits, strict=True) if fit]
+        chunks.set_refs(self._ws, path, columns_of_specs(fitting, ndim, path))
+        return [tuple(spec.index) for spec, fit in zip(specs, fits, strict=True) if not fit] or None
 
     def _set_refs(self, path: str, refs: ChunkRefs, *, validate: bool) -> LeftOut:
         fits = chunks.check_containers(self._ws, refs)

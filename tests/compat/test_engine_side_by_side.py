@@ -78,6 +78,7 @@ class Editing(RuleBasedStateMachine):
         self.written: dict[str, set[Grid]] = {}
         self.overwritten: set[str] = set()  # arrays with chunks written and cut off
         self.cut = False
+        self.resized = False
         self.leftover = False
 
     # -- what subclasses do ----------------------------------------------------------------------------------
@@ -93,7 +94,12 @@ class Editing(RuleBasedStateMachine):
 
     def everywhere(self, act: Callable[[Engine, Any], Any]) -> Any:
         """Do something in all sessions; it must come to the same."""
-        found = [act(engine, session) for engine, session in self.sessions]
+        try:
+            found = [act(engine, session) for engine, session in self.sessions]
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise RuntimeError("the original panicked") from error  # for Hypothesis, which gives up at a panic
         found = [None if result == () else result for result in found]  # its calls without result give ()
         assert apart(found[0], found[-1]) == []
         return found[0]
@@ -167,6 +173,7 @@ class Editing(RuleBasedStateMachine):
         sizes = self.nodes[path]
         assert sizes is not None
         if not same:
+            self.resized = True
             old, sizes = grid_of(sizes), [(n, chunk) for n, (_, chunk) in zip(lengths, sizes, strict=False)]
             new = grid_of(sizes)
             if path in self.overwritten and outside(tuple(n - 1 for n in new), old):
@@ -279,6 +286,8 @@ class Editing(RuleBasedStateMachine):
         for _, session in self.sessions:
             session.discard_changes()
             assert not session.has_uncommitted_changes
+        if self.resized:
+            self.renew()  # discarded sizes
         self.begin()
         self.everywhere(lambda engine, session: changes(session.status()))
 
