@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from icechunk_virtual.errors import InvalidChunkIndex
-from icechunk_virtual.model.chunk_refs import ChunkRefs
+from icechunk_virtual.model.chunk_refs import MAX_INDEX, ChunkRefs
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.model.strings import Strings
 from icechunk_virtual.repo.info import us_from_utc
@@ -72,6 +72,8 @@ def columns_of_specs(specs: Sequence[VirtualChunkSpec], ndim: int, path: str) ->
     ------
     InvalidChunkIndex
         An index of another rank than the array's.
+    OverflowError
+        Numbers below 0 or beyond what the format can hold.
     """
     table: dict[tuple[str, str | None, datetime | None], int] = {}
     number = table.setdefault
@@ -85,8 +87,19 @@ def columns_of_specs(specs: Sequence[VirtualChunkSpec], ndim: int, path: str) ->
         )
     seconds = [None if moment is None or tag is not None else split_checksum(moment)[1] for _, tag, moment in table]
     locations = Locations.of([url for url, _, _ in table], etags=[tag for _, tag, _ in table], last_modified=seconds)
-    coords = np.array(indices, np.int64).reshape(len(specs), ndim)
-    return ChunkRefs.virtual(coords, locations, source, [s.offset for s in specs], [s.length for s in specs])
+    coords = _counts(indices, "index", MAX_INDEX).reshape(len(specs), ndim)
+    offsets, lengths = _counts([s.offset for s in specs], "offset"), _counts([s.length for s in specs], "length")
+    return ChunkRefs.virtual(coords, locations, source, offsets, lengths)
+
+
+def _counts(values: Sequence[Any], name: str, largest: int = 2**64 - 1) -> NDArray[Any]:
+    """Python integers as an array; those that do not fit are refused as the original library does."""
+    array = np.array(values)
+    if array.dtype.kind == "O" and not all(isinstance(value, int) for value in array.flat):
+        raise TypeError(f"{name} must be integers")
+    if array.dtype.kind == "O" or (array.size and (array.min() < 0 or array.max() > largest)):
+        raise OverflowError(f"{name} must be within 0 and {largest}")
+    return array
 
 
 def columns_of_arrays(

@@ -655,9 +655,9 @@ def test_only_forks_are_merged(repo: Repository) -> None:
 def test_committing_before_merging_is_warned_of(repo: Repository) -> None:
     session = writable(repo)
     fork = session.fork()
-    with pytest.warns(UserWarning, match="Committing a session after forking, and without merging will not work"):
-        with pytest.raises(NothingToCommit):
-            session.commit("too early")
+    warned = pytest.warns(UserWarning, match="Committing a session after forking, and without merging will not work")
+    with warned, pytest.raises(NothingToCommit):
+        session.commit("too early")
     put(fork.store, "a/c/5", b"x")
     session.merge(fork)
     with warnings.catch_warnings():
