@@ -89,8 +89,8 @@ def encode_array(document: Mapping[str, Any], values: NDArray[Any]) -> ChunkRefs
     if not values.size:
         return ChunkRefs.empty(values.ndim)
     coords = list(itertools.product(*(range(-(-n // c)) for n, c in zip(values.shape, chunk_shape, strict=True))))
-    regions = [tuple(slice(i * c, (i + 1) * c) for i, c in zip(coord, chunk_shape, strict=True)) for coord in coords]
-    payloads = [encode_chunk(document, values[(*region, ...)]) for region in regions]
+    regions = [[slice(i * c, (i + 1) * c) for i, c in zip(coord, chunk_shape, strict=True)] for coord in coords]
+    payloads = [encode_chunk(document, np.asarray(values[tuple(region)], values.dtype)) for region in regions]
     return ChunkRefs.inline(np.array(coords, np.uint32).reshape(len(coords), values.ndim), payloads)
 
 

@@ -44,7 +44,7 @@ class ChunkIndex:
 def read_chunk_index(dataset: h5py.Dataset) -> ChunkIndex:
     """All chunks of a chunked dataset, in one pass."""
     columns = tuple(array.array(_COLUMN) for _ in range(4))
-    collector = _collect(*columns)
+    collector = _collect(columns)
     next(collector)
     dataset.id.chunk_iter(collector.send)
     collector.close()
@@ -55,28 +55,33 @@ def read_chunk_index(dataset: h5py.Dataset) -> ChunkIndex:
     return ChunkIndex(_true_starts(dataset, start.reshape(-1, dataset.ndim)), filter_mask, offset, size)
 
 
-def _collect(
-    start: array.array[int], filter_mask: array.array[int], offset: array.array[int], size: array.array[int]
-) -> Generator[None, Any, None]:
+def _collect(columns: tuple[array.array[int], ...]) -> Generator[None, Any, None]:
     """Take one chunk at a time (a generator is resumed faster than a function is called); close() flushes."""
     batch: list[Any] = []
-
-    def flush() -> None:
-        if batch:
-            starts, masks, offsets, sizes = zip(*batch, strict=True)
-            start.extend(chain.from_iterable(starts))
-            filter_mask.extend(masks)
-            offset.extend(offsets)
-            size.extend(sizes)
-            batch.clear()
-
+    append = batch.append
     try:
         while True:
             for _ in range(_BATCH):
-                batch.append((yield))  # noqa: PERF401 - nothing to extend from: chunks are sent in
-            flush()
+                append((yield))
+            _flush(batch, *columns)
     finally:
-        flush()
+        _flush(batch, *columns)
+
+
+def _flush(
+    batch: list[Any],
+    start: array.array[int],
+    filter_mask: array.array[int],
+    offset: array.array[int],
+    size: array.array[int],
+) -> None:
+    if batch:
+        starts, masks, offsets, sizes = zip(*batch, strict=True)
+        start.extend(chain.from_iterable(starts))
+        filter_mask.extend(masks)
+        offset.extend(offsets)
+        size.extend(sizes)
+        batch.clear()
 
 
 def _true_starts(dataset: h5py.Dataset, start: NDArray[np.uint64]) -> NDArray[np.uint64]:
