@@ -70,6 +70,7 @@ from icechunk_virtual.repo.conflicts import (
     ConflictType,
     VersionSelection,
 )
+from icechunk_virtual.repo.gc import GCSummary
 from icechunk_virtual.repo.info import Diff, ManifestFileInfo, SnapshotInfo
 from icechunk_virtual.repo.settings import (
     CachingConfig,
@@ -79,6 +80,7 @@ from icechunk_virtual.repo.settings import (
     StorageRetriesSettings,
     StorageSettings,
 )
+from icechunk_virtual.repo.stats import ChunkStorageStats
 from icechunk_virtual.repo.virtual_refs import VirtualChunkSpec
 from icechunk_virtual.repository import Repository
 from icechunk_virtual.scanners.spec import ScanOptions
@@ -112,6 +114,7 @@ __all__ = [
     "CachingConfig",
     "ChunkKind",
     "ChunkRefs",
+    "ChunkStorageStats",
     "CompressionAlgorithm",
     "CompressionConfig",
     "Conflict",
@@ -122,6 +125,7 @@ __all__ = [
     "Credentials",
     "Diff",
     "ForkSession",
+    "GCSummary",
     "GcsBearerCredential",
     "GcsCredentials",
     "GcsStaticCredentials",

@@ -10,12 +10,14 @@ from typing import Any
 
 from icechunk_virtual._sync import BothIterator, run, sync_twin
 from icechunk_virtual.containers.credentials import AnyCredential
+from icechunk_virtual.maintenance import Maintenance
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.repo import creation, history, inspect, refs
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.conflicts import ConflictSolver
 from icechunk_virtual.repo.creation import Opened
 from icechunk_virtual.repo.format.metadata_values import normalise
+from icechunk_virtual.repo.gc import GCSummary
 from icechunk_virtual.repo.history import Version, parse_snapshot_id
 from icechunk_virtual.repo.info import Diff, SnapshotInfo, describe_snapshot
 from icechunk_virtual.repo.rebase import DEFAULT_TRIES
@@ -23,12 +25,12 @@ from icechunk_virtual.session import Session
 from icechunk_virtual.storage import Storage
 from icechunk_virtual.store import IcechunkStore
 
-__all__ = ["Repository"]
+__all__ = ["GCSummary", "Repository"]
 
 Authorize = Mapping[str, AnyCredential | None]
 
 
-class Repository:
+class Repository(Maintenance):
     """A versioned Zarr hierarchy at one storage.
 
     Made by `create`, `open` and `open_or_create`. Pickles with storage, configuration, authorisations and default
@@ -319,9 +321,6 @@ class Repository:
     async def _existing(self, snapshot_id: str, what: str) -> Any:
         self._check_writable(what)
         return (await history.fetch(self._opened.assets, parse_snapshot_id(snapshot_id))).id
-
-    def _check_writable(self, what: str) -> None:
-        creation.check_writable(self._opened.assets.objects, what)
 
     # -- sessions ----------------------------------------------------------------------------------------------
 

@@ -4,13 +4,12 @@ Fetches and stores them through caches and under one bound on concurrent request
 refs nor sessions nor changes.
 """
 
-# `id` is what the format calls them.
-# ruff: noqa: A001, A002
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -73,7 +72,8 @@ class CacheSizes:
 class Assets:
     """The files of one repository, shared by all its sessions, threads and event loops.
 
-    Pickles with empty caches.
+    Pickles with empty caches. Copies that are unpickled in one process are one object: the many tasks of a cluster's
+    worker share caches and the bound on requests.
 
     Parameters
     ----------
@@ -97,9 +97,10 @@ class Assets:
         self._chunks: ByteCache[tuple[ChunkId, int, int], bytes] = ByteCache(sizes.chunks)
         self._written: ByteCache[str, bytes] = ByteCache(_WRITTEN_BYTES)
         self._warned: set[str] = set()
+        self._token = REAL_WORLD.random_bytes(16)
 
-    def __reduce__(self) -> tuple[type[Assets], tuple[ObjectStore, RepositoryConfig, World]]:
-        return Assets, (self.objects, self._config, self._world)
+    def __reduce__(self) -> tuple[object, tuple[bytes, ObjectStore, RepositoryConfig, World]]:
+        return _copy_of, (self._token, self.objects, self._config, self._world)
 
     # -- snapshots, manifests, transaction logs ------------------------------------------------------------------
 
@@ -126,6 +127,24 @@ class Assets:
 
         return await self._snapshots.get_or_load(id, load, self._weigher("snapshot", self.sizes.snapshots, 5))
 
+    def fetch_snapshot_now(self, id: SnapshotId) -> Snapshot:
+        """As `fetch_snapshot`, for code that cannot await, on whichever thread.
+
+        It waits for no other load, which might belong to the event loop that is blocked meanwhile.
+        """
+        held = self._snapshots.get(id)
+        if held is not None:
+            return held
+        key = SNAPSHOTS + encode_id(id)
+        with ThreadPoolExecutor(1, "icechunk-virtual-snapshot") as thread:
+            data = thread.submit(asyncio.run, self._get_now(key)).result()
+        snapshot = decode_snapshot(data, file=key)
+        self._snapshots.put(id, snapshot, snapshot.nbytes)
+        return snapshot
+
+    async def _get_now(self, key: str) -> bytes:
+        return self._written.get(key) or await self.objects.get(key)
+
     async def store_snapshot(self, id: SnapshotId, data: bytes) -> None:
         """Write an encoded snapshot, durably."""
         await self._store(SNAPSHOTS + encode_id(id), data, FileType.SNAPSHOT)
@@ -136,13 +155,15 @@ class Assets:
         async with self._limiter:
             return (await self.objects.head(SNAPSHOTS + encode_id(id))).last_modified_us
 
-    async def fetch_manifest(self, id: ManifestId, size_bytes: int = 0) -> Manifest:
+    async def fetch_manifest(self, id: ManifestId, size_bytes: int = 0, *, keep: bool = True) -> Manifest:
         """Fetch a manifest, large ones in several concurrent ranges.
 
         Parameters
         ----------
         size_bytes
             Of the file, as the snapshot says; 0 when unknown.
+        keep
+            Hold it for the next time.
 
         Raises
         ------
@@ -157,6 +178,8 @@ class Assets:
         async def load() -> Manifest:
             return await self._load(key, size_bytes, lambda data: decode_manifest(data, file=key))
 
+        if not keep:
+            return await load()
         return await self._manifests.get_or_load(id, load, self._weigher("manifest", self.sizes.manifests, 2))
 
     async def store_manifest(self, id: ManifestId, data: bytes) -> None:
@@ -181,6 +204,20 @@ class Assets:
     async def store_transaction_log(self, id: SnapshotId, data: bytes) -> None:
         """Write the encoded transaction log of a snapshot, durably."""
         await self._store(TRANSACTIONS + encode_id(id), data, FileType.TRANSACTION_LOG)
+
+    def forget(self, prefix: str, ids: Iterable[bytes]) -> None:
+        """Drop files that were deleted from memory; `prefix` says of which kind they are. Of chunks all are dropped."""
+        if prefix == CHUNKS:
+            self._chunks = ByteCache(self.sizes.chunks)
+            return
+        for raw in ids:
+            self._written.discard(prefix + encode_id(raw))
+            if prefix == SNAPSHOTS:
+                self._snapshots.discard(SnapshotId(raw))
+            elif prefix == MANIFESTS:
+                self._manifests.discard(ManifestId(raw))
+            else:
+                self._logs.discard(SnapshotId(raw))
 
     async def _load(self, key: str, size: int, decode: Callable[[bytes], T]) -> T:
         data = self._written.get(key)
@@ -242,6 +279,20 @@ class Assets:
     async def _read_part(self, key: str, start: int, stop: int | None) -> bytes:
         async with self._limiter:
             return await self.objects.get(key, start=start, stop=stop)
+
+
+_copies: ByteCache[bytes, Assets] = ByteCache(4)  # weighed by number
+"""By token of the original."""
+
+
+def _copy_of(token: bytes, objects: ObjectStore, config: RepositoryConfig, world: World) -> Assets:
+    """The copy in this process of the assets with this token."""
+    held = _copies.get(token)
+    if held is None:
+        held = Assets(objects, config, world)
+        held._token = token
+        _copies.put(token, held, 1)
+    return held
 
 
 def _log_weight(log: TransactionLog) -> int:

@@ -68,13 +68,13 @@ async def fetch(assets: Assets, id: SnapshotId, *, fresh: bool = False) -> Snaps
         ) from None
 
 
-async def ancestors(assets: Assets, id: SnapshotId) -> AsyncIterator[Snapshot]:
-    """A snapshot and all before it, newest first, fetched one by one.
+async def ancestors(assets: Assets, id: SnapshotId, *, fresh: bool = False) -> AsyncIterator[Snapshot]:
+    """A snapshot and all before it, newest first, fetched one by one; `fresh`: as they are now.
 
     Expiration by somebody else gives a snapshot a new parent; when the known one is gone, the snapshot is read again.
     """
     seen: set[SnapshotId] = set()
-    snapshot = await fetch(assets, id)
+    snapshot = await fetch(assets, id, fresh=fresh)
     while True:
         if snapshot.id in seen:
             raise IcechunkError(f"the history of snapshot {encode_id(id)} runs in a circle at {encode_id(snapshot.id)}")
@@ -83,7 +83,7 @@ async def ancestors(assets: Assets, id: SnapshotId) -> AsyncIterator[Snapshot]:
         if snapshot.parent_id is None:
             return
         try:
-            snapshot = await fetch(assets, snapshot.parent_id)
+            snapshot = await fetch(assets, snapshot.parent_id, fresh=fresh)
         except SnapshotNotFound:
             renewed = await fetch(assets, snapshot.id, fresh=True)
             if renewed.parent_id is None or renewed.parent_id == snapshot.parent_id:

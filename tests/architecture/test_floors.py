@@ -17,6 +17,7 @@ FLOORS = {
     "codecs": 1,
     "scanners": 2,
     "repo": 2,
+    "maintenance": 3,
     "repository": 3,
     "session": 3,
     "store": 3,

@@ -22,7 +22,6 @@ API: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "icechunk
 
 ALLOWLIST_MISSING: frozenset[str] = frozenset(
     {
-        "icechunk.GCSummary",
         "icechunk.Storage.new_azure_blob",
         "icechunk.Storage.new_gcs",
         "icechunk.Storage.new_in_memory",
@@ -38,15 +37,6 @@ ALLOWLIST_MISSING: frozenset[str] = frozenset(
         "icechunk.initialize_logs",
         "icechunk.print_debug_info",
         "icechunk.r2_storage",
-        "icechunk.repository.GCSummary",
-        "icechunk.repository.Repository.expire_snapshots",
-        "icechunk.repository.Repository.expire_snapshots_async",
-        "icechunk.repository.Repository.garbage_collect",
-        "icechunk.repository.Repository.garbage_collect_async",
-        "icechunk.repository.Repository.rewrite_manifests",
-        "icechunk.repository.Repository.rewrite_manifests_async",
-        "icechunk.repository.Repository.total_chunks_storage",
-        "icechunk.repository.Repository.total_chunks_storage_async",
         "icechunk.s3_storage",
         "icechunk.set_logs_filter",
         "icechunk.storage.azure_storage",

@@ -6,6 +6,7 @@ from icechunk_virtual.repo.format.snapshot_encode import (
     MAX_TABLES,
     MAX_TABLES_OLD,
     count_tables,
+    encode_adopted_snapshot,
     encode_changed_snapshot,
     encode_snapshot,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "Snapshot",
     "count_tables",
     "decode_snapshot",
+    "encode_adopted_snapshot",
     "encode_changed_snapshot",
     "encode_snapshot",
 ]

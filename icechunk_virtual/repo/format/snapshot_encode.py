@@ -115,6 +115,17 @@ def encode_changed_snapshot(
     return _assemble(head, pieces, np.concatenate([np.zeros(0, np.int64), *sizes]), level)
 
 
+def encode_adopted_snapshot(snapshot: Snapshot, parent_id: SnapshotId, *, level: int = DEFAULT_LEVEL) -> bytes:
+    """The same snapshot with another parent, as a complete file; whoever wrote it, nothing else changes.
+
+    Raises
+    ------
+    ValueError
+        It has no parent.
+    """
+    return wrap(FileType.SNAPSHOT, snapshot.with_parent(parent_id), level=level)
+
+
 def _in_order(nodes: Iterable[Node]) -> Iterator[Node]:
     last = b""
     for node in nodes:

@@ -175,6 +175,11 @@ class Snapshot:
 
     # -- manifests -----------------------------------------------------------------------------------------------
 
+    @property
+    def manifest_table(self) -> NDArray[Any]:
+        """The same as `manifest_files` in columns ``id`` (12 bytes), ``size_bytes``, ``num_chunk_refs``."""
+        return self._files
+
     @functools.cached_property
     def manifest_files(self) -> tuple[ManifestFile, ...]:
         """Every manifest that a node refers to."""
@@ -204,7 +209,7 @@ class Snapshot:
         """How often the bytes of an id stand in the file: once in the list of manifests, and once per reference."""
         return self._buffer.data.count(id)
 
-    # -- for the next snapshot -----------------------------------------------------------------------------------
+    # -- for other snapshots -----------------------------------------------------------------------------------
 
     @functools.cached_property
     def blob_bounds(self) -> NDArray[np.int64] | None:
@@ -227,6 +232,20 @@ class Snapshot:
         if bounds is None:
             raise ValueError("this snapshot is not laid out in blobs")
         return memoryview(self._buffer.data)[bounds[first] : bounds[last]]
+
+    def with_parent(self, parent_id: SnapshotId) -> bytes:
+        """The flatbuffer with another parent; every other byte is the same.
+
+        Raises
+        ------
+        ValueError
+            This snapshot has no parent.
+        """
+        position = self._buffer.root().field(PARENT_ID)
+        if position is None or len(parent_id) != OBJECT_ID_SIZE:
+            raise ValueError(f"a snapshot without parent cannot get one, and an id has {OBJECT_ID_SIZE} bytes")
+        data = self._buffer.data
+        return data[:position] + parent_id + data[position + OBJECT_ID_SIZE :]
 
     def node_at(self, row: int) -> Node:
         """The node of a row."""

@@ -1,0 +1,132 @@
+"""What versions lead to: from refs over snapshots to manifests, each looked at once, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icechunk_virtual.errors import RefNotFound, SnapshotNotFound
+from icechunk_virtual.model.checked import IntRange
+from icechunk_virtual.model.ids import ManifestId, SnapshotId
+from icechunk_virtual.repo import history, refs
+from icechunk_virtual.repo.assets import Assets
+from icechunk_virtual.repo.bounded import for_each
+from icechunk_virtual.repo.format.manifest import Manifest
+from icechunk_virtual.repo.format.snapshot import Snapshot
+from icechunk_virtual.repo.id_sets import RowSet
+from icechunk_virtual.repo.object_store import ObjectStore
+
+MAX_SNAPSHOTS = 50
+MAX_MANIFEST_BYTES = 512 * 2**20
+MAX_MANIFESTS = 500
+_COUNT, _SIZE = IntRange(1, 2**16 - 1), IntRange(1, 2**64 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is held in memory and asked for at once.
+
+    Parameters
+    ----------
+    snapshots
+        In memory at once.
+    manifest_bytes
+        Sum of the sizes of the manifest files in memory at once.
+    manifests
+        Fetched at once.
+    """
+
+    snapshots: int = MAX_SNAPSHOTS
+    manifest_bytes: int = MAX_MANIFEST_BYTES
+    manifests: int = MAX_MANIFESTS
+
+    def __post_init__(self) -> None:
+        _COUNT(self.snapshots)
+        _SIZE(self.manifest_bytes)
+        _COUNT(self.manifests)
+
+
+@dataclass(slots=True)
+class Reached:
+    """Snapshots and manifests that some versions lead to.
+
+    Attributes
+    ----------
+    snapshots : set of SnapshotId
+    manifests : RowSet
+    new_files : list of structured arrays
+        Rows of `Snapshot.manifest_table` that nobody has looked at yet, each manifest once.
+    """
+
+    snapshots: set[SnapshotId] = field(default_factory=set)
+    manifests: RowSet = field(default_factory=RowSet)
+    new_files: list[NDArray[Any]] = field(default_factory=list)
+
+    def add(self, snapshot: Snapshot) -> None:
+        """A snapshot, and the manifests that it lists."""
+        self.snapshots.add(snapshot.id)
+        table = snapshot.manifest_table
+        if len(table):
+            ids = np.ascontiguousarray(table["id"]).view(np.uint8).reshape(len(table), -1)
+            fresh = self.manifests.add(ids)
+            if len(fresh):
+                self.new_files.append(table[fresh])
+
+
+async def read_tips(objects: ObjectStore) -> set[SnapshotId]:
+    """The snapshots that all branches and tags are at."""
+    branches, tags = await asyncio.gather(refs.list_branches(objects), refs.list_tags(objects))
+    tips: set[SnapshotId] = set()
+
+    async def read(name: str, *, is_branch: bool) -> None:
+        try:
+            tips.add((await refs.read_branch(objects, name))[0] if is_branch else await refs.read_tag(objects, name))
+        except RefNotFound:
+            return  # deleted meanwhile
+
+    await asyncio.gather(*(read(n, is_branch=True) for n in branches), *(read(n, is_branch=False) for n in tags))
+    return tips
+
+
+async def reach(
+    assets: Assets, starts: Iterable[SnapshotId], reached: Reached, limits: Limits, *, broken: bool = False
+) -> None:
+    """Walk the histories of snapshots, as they are now, to their roots or to what was reached before.
+
+    Parameters
+    ----------
+    broken
+        A history may end at a snapshot that does not exist; otherwise that is an error.
+    """
+
+    async def walk(start: SnapshotId) -> None:
+        if start in reached.snapshots:
+            return
+        try:
+            async for snapshot in history.ancestors(assets, start, fresh=True):
+                if snapshot.id in reached.snapshots:
+                    return
+                reached.add(snapshot)
+        except SnapshotNotFound:
+            if not broken:
+                raise
+
+    await for_each(starts, walk, at_once=limits.snapshots)
+
+
+async def read_manifests(
+    assets: Assets, reached: Reached, limits: Limits, visit: Callable[[ManifestId, Manifest], None]
+) -> None:
+    """Look at every manifest that was reached and not looked at yet."""
+    tables, reached.new_files = reached.new_files, []
+    files = ((ManifestId(row["id"].tobytes()), int(row["size_bytes"])) for table in tables for row in table)
+
+    async def work(file: tuple[ManifestId, int]) -> None:
+        visit(file[0], await assets.fetch_manifest(*file, keep=False))
+
+    await for_each(files, work, at_once=limits.manifests, weigh=lambda file: file[1], max_weight=limits.manifest_bytes)
