@@ -72,7 +72,7 @@ class Session:
     @property
     def snapshot_id(self) -> str:
         """Id of the base snapshot."""
-        return encode_id(self._workspace.snapshot.id)
+        return encode_id(self._workspace.base_id)
 
     @property
     def branch(self) -> str | None:

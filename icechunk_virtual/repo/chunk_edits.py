@@ -18,6 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 from icechunk_virtual.model.chunk_refs import Chunk, ChunkKind, ChunkRefs, InlineChunk, NativeChunk, VirtualChunk
 from icechunk_virtual.model.locations import Locations
 
+_FEW = 100
+"""Chunks that travel one by one: columns of a few rows cost more to make and to merge. A task of a cluster mostly
+writes one."""
+
 
 class Mark(enum.Enum):
     """What a session has to say about a chunk besides a reference."""
@@ -97,6 +101,12 @@ class ChunkEdits:
         """Delete chunks, integer (n, ndim)."""
         self._push(Overlay(ChunkRefs.empty(self.ndim), coordinate_set(coords, self.ndim)))
 
+    def absorb(self, later: ChunkEdits) -> None:
+        """Add the edits of another session, which stand where both edited the same chunk."""
+        for layer in later._layers:
+            self._push(layer)
+        self._single.update(later._single)
+
     def get(self, coord: tuple[int, ...]) -> Chunk | Mark:
         """What the session says about a chunk."""
         try:
@@ -148,7 +158,10 @@ class ChunkEdits:
         return other
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.ndim, self.columns().refs.compact(), self.columns().deleted)
+        if len(self._single) > _FEW:
+            self._fold_single()
+        layers = tuple(Overlay(layer.refs.compact(), layer.deleted) for layer in self._layers)
+        return _rebuild, (self.ndim, layers, self._single)
 
     def _push(self, overlay: Overlay) -> None:
         self._fold_single()
@@ -167,9 +180,9 @@ class ChunkEdits:
             self._single = {}
 
 
-def _rebuild(ndim: int, refs: ChunkRefs, deleted: ChunkRefs) -> ChunkEdits:
+def _rebuild(ndim: int, layers: tuple[Overlay, ...], single: dict[tuple[int, ...], Chunk | None]) -> ChunkEdits:
     edits = ChunkEdits(ndim)
-    edits._append(Overlay(refs, deleted))
+    edits._layers, edits._single = layers, single
     return edits
 
 

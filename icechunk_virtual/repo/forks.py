@@ -20,7 +20,7 @@ def same_state(one: Workspace, other: Workspace) -> bool:
     """Whether two workspaces are one, or copies that show the same."""
     if one is other:
         return True
-    if one.assets.objects != other.assets.objects or one.snapshot.id != other.snapshot.id:
+    if one.assets.objects != other.assets.objects or one.base_id != other.base_id:
         return False
     if one.read_only and other.read_only:
         return not one.changes and not other.changes
@@ -35,6 +35,8 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
     IcechunkError
         Both created a node at the same path, so that the chunks of one would be lost. Nothing is merged then.
     """
+    if theirs is ours:  # all threads of a process write through one fork
+        return
     with ours.lock, theirs.lock:
         ours.check_writable()
         mine, other = ours.changes, theirs.changes
@@ -61,16 +63,14 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
                 node = replace(node, manifests=committed.manifests if same_rank else ())
                 mine.resize(node)
             mine.update(node)
+        their_base = ours if ours.base_id == theirs.base_id else theirs  # ours remembers the nodes it has looked up
         for path in other.edited_arrays():
-            node_now, written = tree.find_node(ours, path), tree.find_node(theirs, path)
+            node_now, written = tree.find_node(ours, path), other.new.get(path) or tree.find_committed(their_base, path)
             edits = other.chunks(path)
             if not isinstance(node_now, ArrayNode) or edits is None or written is None or node_now.id != written.id:
                 continue  # ours deleted the array: the deletion stands, whatever is at its path now
             if edits.ndim == node_now.layout.ndim:
-                overlay = edits.columns()
-                target = mine.edit_chunks(node_now)
-                target.set_many(overlay.refs)
-                target.delete_many(overlay.deleted.coords)
+                mine.edit_chunks(node_now).absorb(edits)
 
 
 def _id(node: Node | None) -> NodeId | None:

@@ -16,7 +16,7 @@ from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.errors import ReadOnlyError
 from icechunk_virtual.model.chunk_refs import Extents
-from icechunk_virtual.model.ids import NodeId
+from icechunk_virtual.model.ids import NodeId, SnapshotId
 from icechunk_virtual.model.nodes import ManifestRef, Node
 from icechunk_virtual.model.world import REAL_WORLD, World
 from icechunk_virtual.repo.assets import Assets
@@ -51,8 +51,8 @@ class Workspace:
         Which foreign objects may be read, and the way to them.
     config
         Effective configuration of the repository.
-    snapshot
-        The base.
+    base
+        The snapshot that the session started from, or its id while nobody has asked for more: see `snapshot`.
     branch
         The branch to commit to; ``None`` when read-only.
     changes
@@ -67,7 +67,7 @@ class Workspace:
     authorization: Authorization
     fetcher: Fetcher
     config: RepositoryConfig
-    snapshot: Snapshot
+    base: Snapshot | SnapshotId
     branch: str | None = None
     default_metadata: dict[str, Any] = field(default_factory=dict)
     world: World = REAL_WORLD
@@ -79,6 +79,18 @@ class Workspace:
     fork_id: str | None = None
 
     new_lock: ClassVar[Callable[[], threading.RLock]] = threading.RLock
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The base. Fetched now if only its id travelled in a pickle."""
+        if not isinstance(self.base, Snapshot):
+            self.base = self.assets.fetch_snapshot_now(self.base)
+        return self.base
+
+    @property
+    def base_id(self) -> SnapshotId:
+        """Id of the base."""
+        return self.base.id if isinstance(self.base, Snapshot) else self.base
 
     @property
     def read_only(self) -> bool:
@@ -116,10 +128,10 @@ class Workspace:
     def rebase_on(self, snapshot: Snapshot, branch: str | None) -> None:
         """Exchange the base."""
         with self.lock:
-            self.snapshot, self.branch, self.committed = snapshot, branch, {}
+            self.base, self.branch, self.committed = snapshot, branch, {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = (self.assets, self.authorization, self.config, self.snapshot, self.branch, self.default_metadata)
+        state = (self.assets, self.authorization, self.config, self.base_id, self.branch, self.default_metadata)
         with self.lock:
             return _restore, (*state, self.changes.copy(), self.fork_id)
 
@@ -128,14 +140,14 @@ def _restore(
     assets: Assets,
     authorization: Authorization,
     config: RepositoryConfig,
-    snapshot: Snapshot,
+    base: SnapshotId,
     branch: str | None,
     default_metadata: dict[str, Any],
     changes: ChangeSet,
     fork_id: str | None,
 ) -> Workspace:
-    """After pickling: locks and connections are made anew."""
+    """After pickling: locks and connections are made anew, the base is fetched when it is needed."""
     fetcher = Fetcher(authorization)
     return Workspace(
-        assets, authorization, fetcher, config, snapshot, branch, default_metadata, changes=changes, fork_id=fork_id
+        assets, authorization, fetcher, config, base, branch, default_metadata, changes=changes, fork_id=fork_id
     )
