@@ -20,6 +20,7 @@ FLOORS = {
     "maintenance": 3,
     "repository": 3,
     "session": 3,
+    "references": 3,
     "store": 3,
     "storage": 3,
     "credentials": 3,

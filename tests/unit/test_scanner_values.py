@@ -140,7 +140,7 @@ def test_unknown_codecs_and_types_are_errors() -> None:
         ("?", True, True),
         ("S4", b"ab", base64.b64encode(b"ab\0\0").decode()),
         ("U3", "né", "né"),
-        ("<M8[s]", np.datetime64("NaT"), -(2**63)),
+        ("<M8[s]", np.datetime64("NaT", "s"), -(2**63)),
         ("f8", None, 0.0),
     ],
 )
