@@ -10,7 +10,7 @@ from typing import Any
 
 from icechunk_virtual._sync import sync_twin
 from icechunk_virtual.model.ids import encode_id
-from icechunk_virtual.repo import creation, expire, gc, history, rewrite, stats
+from icechunk_virtual.repo import creation, expire, gc, rewrite, stats
 from icechunk_virtual.repo.creation import Opened
 from icechunk_virtual.repo.gc import GCSummary
 from icechunk_virtual.repo.info import us_from_utc
@@ -50,10 +50,8 @@ class Maintenance:
             Somebody else committed meanwhile.
         """
         self._check_writable("Cannot rewrite manifests")
-        assets = self._opened.assets
-        tip = await history.fetch(assets, await history.resolve(assets, history.Version(branch=branch)))
-        workspace = self._opened.workspace(tip, branch=branch, default_metadata=self._default_metadata)
-        return encode_id(await rewrite.rewrite_manifests(workspace, message, metadata))
+        properties = {**self._default_metadata, **(metadata or {})}
+        return encode_id(await rewrite.rewrite_manifests(self._opened, message, branch, properties))
 
     rewrite_manifests = sync_twin(rewrite_manifests_async)
 

@@ -7,26 +7,23 @@ from typing import Any
 
 from icechunk_virtual.errors import IcechunkError
 from icechunk_virtual.model.ids import SnapshotId
+from icechunk_virtual.repo import history, refs
 from icechunk_virtual.repo.commit import commit
 from icechunk_virtual.repo.conditions import ManifestSplitCondition, ManifestSplitDimCondition
 from icechunk_virtual.repo.config import CHUNK_COUNT, ManifestSplittingConfig, RepositoryConfig
-from icechunk_virtual.repo.workspace import Workspace
+from icechunk_virtual.repo.creation import Opened
 
 PROPERTY = "splitting_config"
 """The commit property that says how the manifests were cut."""
 
 
-async def rewrite_manifests(ws: Workspace, message: str, metadata: Mapping[str, Any] | None) -> SnapshotId:
-    """Commit a version with the same content whose manifests are all new.
-
-    Parameters
-    ----------
-    ws
-        A session without changes.
-    """
-    properties = {**(metadata or {}), PROPERTY: describe_splitting(ws.config)}
+async def rewrite_manifests(opened: Opened, message: str, branch: str, metadata: Mapping[str, Any]) -> SnapshotId:
+    """Commit a version with the same content whose manifests are all new."""
+    properties = {**metadata, PROPERTY: describe_splitting(opened.config)}
     try:
-        return await commit(ws, message, properties, rewrite_all=True)
+        tip, _ = await refs.read_branch(opened.assets.objects, branch)
+        workspace = opened.workspace(await history.fetch(opened.assets, tip), branch=branch)
+        return await commit(workspace, message, properties, rewrite_all=True)
     except IcechunkError as error:
         error.message = f"error rewriting manifests: {error.message}"
         error.args = (error.message,)
