@@ -166,15 +166,16 @@ class Editing(RuleBasedStateMachine):
     def update_group(self, data: st.DataObject) -> None:
         self.write(self.pick(data, arrays=False), group_document(turn=self.turn), new=False)
 
-    @rule(data=st.data(), lengths=st.lists(SIZES, min_size=2, max_size=2), same=st.booleans())
+    @rule(data=st.data(), changed=st.lists(st.tuples(SIZES, st.none() | st.integers(1, 3)), min_size=2, max_size=2))
     @precondition(has_arrays)
-    def update_array(self, data: st.DataObject, lengths: list[int], same: bool) -> None:
+    def update_array(self, data: st.DataObject, changed: list[tuple[int, int | None]]) -> None:
         path = self.pick(data, arrays=True)
         sizes = self.nodes[path]
         assert sizes is not None
-        if not same:
+        if data.draw(st.booleans(), "another shape"):
             self.resized = True
-            old, sizes = grid_of(sizes), [(n, chunk) for n, (_, chunk) in zip(lengths, sizes, strict=False)]
+            old = grid_of(sizes)
+            sizes = [(n, new or chunk) for (n, new), (_, chunk) in zip(changed, sizes, strict=False)]
             new = grid_of(sizes)
             if path in self.overwritten and outside(tuple(n - 1 for n in new), old):
                 return  # resurrection

@@ -35,7 +35,6 @@ DEVIATIONS = {
     "names": "refs with names that need escapes have the names that they were given",
     "all or nothing": "`set_virtual_refs` with an index outside the grid sets nothing; the original keeps those before",
     "discarded sizes": "`discard_changes` forgets a resize; the original then panics at chunks outside it",
-    "negative": "a negative offset is a ValueError like every misuse, not an OverflowError",
     "without parent": "a path without node, but with nodes below it, can be listed and deleted as a directory",
     "cut off": "committed chunks outside a smaller shape are gone at once; the original lists them until the commit",
 }
