@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,16 +146,25 @@ async def _contents(session: Any) -> dict[str, Any]:
     for key in keys:  # and every directory of chunks
         parts = key.split("/")
         places.update("/".join(parts[:n]) for n in range(1, len(parts)))
+    below, names, coordinates = await asyncio.gather(
+        asyncio.gather(*(_sorted(store.list_prefix(path.strip("/"))) for path in paths)),
+        asyncio.gather(*(_sorted(store.list_dir(place)) for place in sorted(places))),
+        asyncio.gather(*(_sorted(session.chunk_coordinates(path)) for path in arrays)),
+    )
     return {
         "values": values,
         "repeated": sorted({key for key, count in Counter(keys).items() if count > 1}),
         "sizes": dict(zip(keys, sizes, strict=True)),
         "exist": all(exist),
-        "below": {path: sorted([key async for key in store.list_prefix(path.strip("/"))]) for path in paths},
-        "names": {place: sorted([name async for name in store.list_dir(place)]) for place in sorted(places)},
-        "coordinates": {path: sorted({c async for c in session.chunk_coordinates(path)}) for path in arrays},
+        "below": dict(zip(paths, below, strict=True)),
+        "names": dict(zip(sorted(places), names, strict=True)),
+        "coordinates": {path: sorted(set(coords)) for path, coords in zip(arrays, coordinates, strict=True)},
         "locations": sorted(await session.all_virtual_chunk_locations_async()),
     }
+
+
+async def _sorted(items: AsyncIterable[Any]) -> list[Any]:
+    return sorted([item async for item in items])
 
 
 def inspected(repo: Any, snapshot_id: str) -> dict[str, Any]:
