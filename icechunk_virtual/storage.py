@@ -26,9 +26,8 @@ from icechunk_virtual.credentials import (
     gcs_credentials,
     s3_credentials,
 )
-from icechunk_virtual.model.world import REAL_WORLD, World
 from icechunk_virtual.repo.local_store import LocalStore
-from icechunk_virtual.repo.memory_store import MemoryObjects, MemoryStore
+from icechunk_virtual.repo.memory_store import MemoryStore
 from icechunk_virtual.repo.object_store import ObjectStore
 from icechunk_virtual.repo.settings import (
     EffectiveStorage,
@@ -65,7 +64,7 @@ class Backend(Protocol):
         """Return what holds where the user sets nothing."""
         ...
 
-    def open(self, settings: EffectiveStorage, world: World) -> ObjectStore:
+    def open(self, settings: EffectiveStorage) -> ObjectStore:
         """Return the objects. Sends no request yet."""
         ...
 
@@ -74,7 +73,7 @@ class Backend(Protocol):
 class MemoryBackend:
     """Objects in the memory of this process."""
 
-    objects: MemoryObjects = field(default_factory=MemoryObjects)
+    store: MemoryStore = field(default_factory=MemoryStore)
 
     def __repr__(self) -> str:
         return "in memory"
@@ -83,9 +82,9 @@ class MemoryBackend:
         """Return what holds where the user sets nothing."""
         return in_memory_storage_defaults()
 
-    def open(self, settings: EffectiveStorage, world: World) -> ObjectStore:  # noqa: ARG002  # nothing to set
+    def open(self, settings: EffectiveStorage) -> ObjectStore:  # noqa: ARG002  # nothing to set
         """Return the objects."""
-        return MemoryStore(self.objects, world)
+        return self.store
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -101,7 +100,7 @@ class LocalBackend:
         """Return what holds where the user sets nothing."""
         return local_filesystem_storage_defaults()
 
-    def open(self, settings: EffectiveStorage, world: World) -> ObjectStore:  # noqa: ARG002  # the disk has its own clock
+    def open(self, settings: EffectiveStorage) -> ObjectStore:  # noqa: ARG002  # nothing to set
         """Return the objects."""
         return LocalStore(self.path)
 
@@ -133,17 +132,15 @@ class Storage:
         """Return the settings that hold for this storage where the configuration sets none."""
         return self._backend.default_settings()
 
-    def object_store(self, settings: StorageSettings | None = None, *, world: World = REAL_WORLD) -> ObjectStore:
+    def object_store(self, settings: StorageSettings | None = None) -> ObjectStore:
         """Open the objects; sends no request yet.
 
         Parameters
         ----------
         settings
             Merged over the storage's own defaults, field by field.
-        world
-            The clock of the in-memory storage.
         """
-        return self._backend.open(effective_storage(settings, self.default_settings()), world)
+        return self._backend.open(effective_storage(settings, self.default_settings()))
 
 
 def in_memory_storage() -> Storage:

@@ -11,13 +11,12 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 
 from icechunk_virtual.repo.file_lock import locked
 from icechunk_virtual.repo.file_sync import sync_directory
-from icechunk_virtual.repo.object_store import is_temporary
 
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -97,17 +96,21 @@ def make_directory(path: str, root: str) -> None:
         sync_directory(path)
 
 
-def write_new(path: str, data: bytes, *, durable: bool) -> None:
+def write_new(path: str, data: bytes, settle: Callable[[int], None]) -> None:
     """Write a file that does not exist yet, under its own name. Leaves nothing behind when it fails.
 
     Whoever looks before this returns may see a part of it.
+
+    Parameters
+    ----------
+    settle
+        Called with the descriptor when the data are written: one of `file_sync`.
     """
     descriptor = os.open(path, _CREATE, 0o666)
     try:
         try:
             _write_all(descriptor, data)
-            if durable:
-                os.fsync(descriptor)
+            settle(descriptor)
         finally:
             os.close(descriptor)
     except BaseException:
@@ -115,12 +118,12 @@ def write_new(path: str, data: bytes, *, durable: bool) -> None:
         raise
 
 
-def write_temporary(path: str, data: bytes, *, durable: bool) -> str:
+def write_temporary(path: str, data: bytes, settle: Callable[[int], None]) -> str:
     """Write a new file beside `path`; returns its path. Leaves nothing behind when it fails."""
     while True:
         temporary = f"{path}#{(os.getpid() << 32) + next(_numbers)}"
         try:
-            write_new(temporary, data, durable=durable)
+            write_new(temporary, data, settle)
         except FileExistsError:
             continue
         break
@@ -179,30 +182,3 @@ def move_new(temporary: str, path: str) -> None:
             discard(temporary)
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         replace(temporary, path)
-
-
-def walk(
-    directory: str, names: tuple[str, ...] = (), above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[tuple[tuple[str, ...], os.stat_result]]:
-    """All files below a directory: their path components and status. A missing directory is empty.
-
-    Unfinished writes and what vanishes meanwhile are left out; symbolic links are followed, but not in circles.
-    """
-    try:
-        entries = os.scandir(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with entries:
-        for entry in entries:
-            try:
-                status = entry.stat()
-                is_directory = stat.S_ISDIR(status.st_mode)
-            except OSError:  # vanished, or a dangling link
-                continue
-            if not is_directory:
-                if not is_temporary(entry.name):
-                    yield (*names, entry.name), status
-                continue
-            identity = (status.st_dev, status.st_ino)
-            if identity not in above:
-                yield from walk(entry.path, (*names, entry.name), (*above, identity))

@@ -5,7 +5,7 @@ Short operations run right on the event loop while the disk answers quickly, in 
 """
 
 # Plain strings instead of pathlib: this is called once per chunk.
-# ruff: noqa: PTH108, PTH116, PTH120
+# ruff: noqa: PTH108, PTH112, PTH116, PTH120
 from __future__ import annotations
 
 import asyncio
@@ -15,13 +15,13 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+import obstore
+
 from icechunk_virtual.errors import ObjectNotFound, PreconditionFailed
-from icechunk_virtual.repo import files
+from icechunk_virtual.repo import file_sync, files
 from icechunk_virtual.repo.file_lock import locked
-from icechunk_virtual.repo.file_sync import sync_directory, sync_file, sync_file_system
 from icechunk_virtual.repo.foreign_errors import too_short, translate, translating, unknown_outcome
 from icechunk_virtual.repo.object_store import (
     PAGE_SIZE,
@@ -32,6 +32,7 @@ from icechunk_virtual.repo.object_store import (
     escape_key,
     unescape_key,
 )
+from icechunk_virtual.repo.obstore_store import info_of
 
 if TYPE_CHECKING:
     from icechunk_virtual.repo.format.envelope import FileType
@@ -41,26 +42,29 @@ R = TypeVar("R")
 
 _INLINE_BYTES = 256 * 1024
 """Larger reads and writes always go to a thread."""
-_SYNC_BATCHES = 4
+_SYNC_BATCHES = 8
 """Threads that make many files durable."""
+_MAJORITY = 4
+"""Slow calls in excess of quick ones, after which blocking calls go to threads."""
 
 
 class Pace:
-    """Decides whether short blocking calls may run on the event loop: while they take well below a millisecond.
+    """Decides whether short blocking calls may run on the event loop: while most of them are quick.
 
-    Keeps a moving average of their duration. While it is high, calls go to threads, except for a few that
-    measure again.
+    A vote and not an average: on a busy machine single calls are late by many milliseconds, because the thread was not
+    running, and threads would only make that worse. While most calls are slow, calls go to threads, except for a few
+    that ask again.
     """
 
-    def __init__(self, *, limit: float = 2e-3, probe_every: int = 16) -> None:
+    def __init__(self, *, limit: float = 1e-3, probe_every: int = 16) -> None:
         self._limit = limit
         self._probe_every = probe_every
-        self._average = 0.0
+        self._slow = 0  # slow calls minus quick ones, between 0 and twice the majority
         self._threaded = 0
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a blocking function, here or in a thread."""
-        if self._average > self._limit:
+        if self._slow >= _MAJORITY:
             self._threaded += 1
             if self._threaded % self._probe_every:
                 return await asyncio.to_thread(function, *args, **kwargs)
@@ -68,8 +72,10 @@ class Pace:
         try:
             return function(*args, **kwargs)
         finally:
-            duration = min(time.perf_counter() - begin, 4 * self._limit)  # one hiccup must not tip the balance
-            self._average += 0.2 * (duration - self._average)
+            if time.perf_counter() - begin > self._limit:
+                self._slow = min(self._slow + 1, 2 * _MAJORITY)
+            elif self._slow:
+                self._slow -= 1
 
 
 def _etag(data: bytes) -> str:
@@ -137,14 +143,9 @@ class LocalStore:
         return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1000)
 
     async def list(self, prefix: str) -> AsyncIterator[list[ObjectInfo]]:  # noqa: D102  # Protocol
-        found = self._walk(prefix)
-        while page := await asyncio.to_thread(_next_page, prefix, found):
+        pages = _pages(self._root, prefix)
+        while (page := await asyncio.to_thread(next, pages, None)) is not None:
             yield page
-
-    def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
-        for names, status in files.walk(self._path(prefix)):
-            key = prefix + "/".join(map(unescape_key, names))
-            yield ObjectInfo(key, status.st_size, status.st_mtime_ns // 1000)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -165,23 +166,23 @@ class LocalStore:
         """Under the final name at once: nobody knows the random name of a chunk before it is written."""
         path = self._path(key)
         try:
-            files.write_new(path, data, durable=False)
+            files.write_new(path, data, file_sync.leave_alone)
         except OSError:  # no such directory yet, a name that is taken, or an error to be translated
             self._put(key, data, durable=False)
 
     def _put(self, key: str, data: bytes, *, durable: bool) -> None:
         path = self._path(key)
         with translating(key):
-            files.replace(self._temporary(path, data, durable=durable), path)
+            files.replace(self._temporary(path, data, file_sync.sync if durable else file_sync.start_writing), path)
             if durable:
-                sync_directory(os.path.dirname(path))
+                file_sync.sync_directory(os.path.dirname(path))
 
-    def _temporary(self, path: str, data: bytes, *, durable: bool) -> str:
+    def _temporary(self, path: str, data: bytes, settle: Callable[[int], None]) -> str:
         try:
-            return files.write_temporary(path, data, durable=durable)
+            return files.write_temporary(path, data, settle)
         except FileNotFoundError:
             files.make_directory(os.path.dirname(path), self._root)
-            return files.write_temporary(path, data, durable=durable)
+            return files.write_temporary(path, data, settle)
 
     async def put_new(self, key: str, data: bytes) -> Version:  # noqa: D102  # Protocol
         return await asyncio.to_thread(self._put_new, key, data)
@@ -189,7 +190,7 @@ class LocalStore:
     def _put_new(self, key: str, data: bytes) -> Version:
         path = self._path(key)
         with translating(key):
-            temporary = self._temporary(path, data, durable=True)
+            temporary = self._temporary(path, data, file_sync.sync)
             if not files.link_new(temporary, path):
                 files.move_new(temporary, path)
         self._settle(path, key)
@@ -209,7 +210,7 @@ class LocalStore:
                         "read. Nothing was written.",
                         key=key,
                     )
-                files.replace(files.write_temporary(path, data, durable=True), path)
+                files.replace(files.write_temporary(path, data, file_sync.sync), path)
         except ObjectNotFound as error:
             raise PreconditionFailed(
                 f"object store error Request precondition failure for path {key}: it no longer exists. "
@@ -223,7 +224,7 @@ class LocalStore:
     def _settle(path: str, key: str) -> None:
         """Make a name durable that others can see already: a failure leaves the outcome open."""
         try:
-            sync_directory(os.path.dirname(path))
+            file_sync.sync_directory(os.path.dirname(path))
         except OSError as error:
             raise unknown_outcome(error, key) from error
 
@@ -236,26 +237,25 @@ class LocalStore:
                 for key in members:
                     with _unless_missing(), translating(key):
                         os.unlink(self._path(key))
-                sync_directory(directory)
+                file_sync.sync_directory(directory)
         return len(keys)
 
     async def sync(self, keys: Iterable[str]) -> None:  # noqa: D102  # Protocol
-        await asyncio.gather(*(self._sync(*group) for group in self._by_directory(tuple(keys)).items()))
-
-    async def _sync(self, directory: str, keys: Sequence[str]) -> None:
-        with translating(keys[0]):
-            if await asyncio.to_thread(sync_file_system, directory, len(keys)):
+        groups = self._by_directory(tuple(keys))
+        keys = [key for group in groups.values() for key in group]
+        with translating(self._root):
+            if not keys or await asyncio.to_thread(file_sync.sync_file_system, self._root, len(keys)):
                 return
             batches = (keys[i::_SYNC_BATCHES] for i in range(min(_SYNC_BATCHES, len(keys))))
             await asyncio.gather(  # names and contents at once: nobody looks for these objects before this returns
                 *(asyncio.to_thread(self._sync_files, batch) for batch in batches),
-                asyncio.to_thread(sync_directory, directory),
+                *(asyncio.to_thread(file_sync.sync_directory, directory) for directory in groups),
             )
 
     def _sync_files(self, keys: Sequence[str]) -> None:
         for key in keys:
             with translating(key):
-                sync_file(self._path(key))
+                file_sync.sync_file(self._path(key))
 
     def _by_directory(self, keys: Sequence[str]) -> dict[str, Sequence[str]]:
         groups = defaultdict(list)
@@ -264,9 +264,13 @@ class LocalStore:
         return dict(groups)
 
 
-def _next_page(prefix: str, found: Iterator[ObjectInfo]) -> list[ObjectInfo]:
-    with translating(prefix):
-        return list(islice(found, PAGE_SIZE))
+def _pages(root: str, prefix: str) -> Iterator[list[ObjectInfo]]:
+    """List with the library's synchronous calls, which work in a forked child too."""
+    if os.path.isdir(root):
+        with translating(prefix or root):
+            objects = obstore.store.LocalStore(root)
+            for page in obstore.list(objects, prefix=escape_key(prefix) or None, chunk_size=PAGE_SIZE):
+                yield [info_of(unescape_key(meta["path"]), meta) for meta in page]
 
 
 @contextmanager

@@ -149,7 +149,6 @@ def part_ranges(start: int, stop: int, policy: PartPolicy) -> list[tuple[int, in
 
 _ESCAPED = re.compile(r'[^ -~]|["#%*<>?\[\\\]^`{|}~]')
 _PERCENT = re.compile(r"((?:%[0-9A-Fa-f]{2})+)")
-_TEMPORARY = re.compile(r"#[0-9]+\Z")
 
 
 def escape_key(key: str) -> str:
@@ -172,8 +171,3 @@ def unescape_key(spelt: str) -> str:
             return found.group()
 
     return _PERCENT.sub(decode, spelt) if "%" in spelt else spelt
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a local file is an unfinished write, ``<name>#<number>``: it is no object."""
-    return _TEMPORARY.search(name) is not None

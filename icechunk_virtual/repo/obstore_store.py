@@ -1,10 +1,12 @@
 """Any store of the obstore library behind the object store Protocol: what cloud storages are made of.
 
-Knows no provider: what differs between them comes in as values.
+Knows no provider: what differs between them comes in as values. The six requests at the end are all that speaks to
+the library.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from icechunk_virtual.repo.format.envelope import SPEC_VERSION, FileType, client
 from icechunk_virtual.repo.object_store import PAGE_SIZE, ObjectInfo, PartPolicy, Version, escape_key, unescape_key
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta, PutMode, PutResult, UpdateVersion
+    from obstore import Attributes, ObjectMeta, PutMode, PutResult, UpdateVersion
     from obstore.store import ObjectStore as ForeignStore
 
 
@@ -46,29 +48,26 @@ class ObstoreStore:
         metadata: bool = True,
         writable: bool = True,
     ) -> None:
-        self._foreign = foreign
+        self._store = foreign
         self._escaped = escaped
         self._metadata = metadata
         self.parts = parts
         self.writable = writable
 
     def _settings(self) -> tuple[object, ...]:
-        return self._foreign, self.parts, self._escaped, self._metadata, self.writable
+        return self._store, self.parts, self._escaped, self._metadata, self.writable
 
     def __eq__(self, other: object) -> bool:
         return self._settings() == other._settings() if isinstance(other, ObstoreStore) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((type(self._foreign), self.parts))
+        return hash((type(self._store), self.parts))
 
     def __repr__(self) -> str:  # the foreign one's may show more than it should
-        return f"ObstoreStore({type(self._foreign).__name__})"
+        return f"ObstoreStore({type(self._store).__name__})"
 
     def _spell(self, key: str) -> str:
         return escape_key(key) if self._escaped else key
-
-    def _info(self, key: str, meta: ObjectMeta) -> ObjectInfo:
-        return ObjectInfo(key, meta["size"], round(meta["last_modified"].timestamp() * 1_000_000))
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -84,7 +83,7 @@ class ObstoreStore:
                 return b""
         try:
             with translating(key):
-                data = bytes(await obstore.get_range_async(self._foreign, self._spell(key), start=start, end=stop))
+                data = await self._read_range(self._spell(key), start, stop)
         except ObjectNotFound:
             raise
         except StorageError:
@@ -101,18 +100,16 @@ class ObstoreStore:
 
     async def get_versioned(self, key: str) -> tuple[bytes, Version]:  # noqa: D102  # Protocol
         with translating(key):
-            found = await obstore.get_async(self._foreign, self._spell(key))
-            return bytes(await found.bytes_async()), Version(found.meta["e_tag"], found.meta["version"])
+            return await self._read(self._spell(key))
 
     async def head(self, key: str) -> ObjectInfo:  # noqa: D102  # Protocol
         with translating(key):
-            return self._info(key, await obstore.head_async(self._foreign, self._spell(key)))
+            return info_of(key, await self._meta(self._spell(key)))
 
     async def list(self, prefix: str) -> AsyncIterator[list[ObjectInfo]]:  # noqa: D102  # Protocol
         with translating(prefix):
-            pages = obstore.list(self._foreign, prefix=self._spell(prefix) or None, chunk_size=PAGE_SIZE)
-            async for page in pages:
-                yield [self._info(unescape_key(m["path"]) if self._escaped else m["path"], m) for m in page]
+            async for page in self._pages(self._spell(prefix), PAGE_SIZE):
+                yield [info_of(unescape_key(m["path"]) if self._escaped else m["path"], m) for m in page]
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -129,9 +126,7 @@ class ObstoreStore:
 
     async def _put(self, key: str, data: bytes, mode: PutMode, file_type: FileType | None = None) -> PutResult:
         attributes = _attributes(file_type) if self._metadata and file_type is not None else None
-        return await obstore.put_async(
-            self._foreign, self._spell(key), data, mode=mode, attributes=attributes, use_multipart=False
-        )
+        return await self._write(self._spell(key), data, mode, attributes)
 
     async def put_new(self, key: str, data: bytes) -> Version:  # noqa: D102  # Protocol
         return await self._put_conditionally(key, data, "create")
@@ -167,7 +162,7 @@ class ObstoreStore:
     async def _delete(self, keys: Sequence[str]) -> None:
         try:
             with translating(keys[0]):
-                await obstore.delete_async(self._foreign, [self._spell(key) for key in keys])
+                await self._remove([self._spell(key) for key in keys])
         except ObjectNotFound:
             if len(keys) > 1:  # some providers stop at the first that is missing
                 for key in keys:
@@ -175,6 +170,60 @@ class ObstoreStore:
 
     async def sync(self, keys: Iterable[str]) -> None:
         """Do nothing: what an object store has confirmed is safe."""
+
+    # -- the library -------------------------------------------------------------------------------------------
+
+    @property
+    def _foreign(self) -> ForeignStore:
+        check_process()
+        return self._store
+
+    async def _read(self, spelt: str) -> tuple[bytes, Version]:
+        found = await obstore.get_async(self._foreign, spelt)
+        return bytes(await found.bytes_async()), version_of(found.meta)
+
+    async def _read_range(self, spelt: str, start: int, stop: int) -> bytes:
+        return bytes(await obstore.get_range_async(self._foreign, spelt, start=start, end=stop))
+
+    async def _meta(self, spelt: str) -> ObjectMeta:
+        return await obstore.head_async(self._foreign, spelt)
+
+    async def _pages(self, spelt: str, page_size: int) -> AsyncIterator[Sequence[ObjectMeta]]:
+        async for page in obstore.list(self._foreign, prefix=spelt or None, chunk_size=page_size):
+            yield page
+
+    async def _write(self, spelt: str, data: bytes, mode: PutMode, attributes: Attributes | None) -> PutResult:
+        return await obstore.put_async(
+            self._foreign, spelt, data, mode=mode, attributes=attributes, use_multipart=False
+        )
+
+    async def _remove(self, spelt: Sequence[str]) -> None:
+        await obstore.delete_async(self._foreign, list(spelt))
+
+
+_first_used_in: list[int] = []  # id of the process that the library's threads live in
+
+
+def check_process() -> None:
+    """Raise `StorageError` in a fork of the process that used the library first: there it would never answer."""
+    if not _first_used_in:
+        _first_used_in.append(os.getpid())
+    elif _first_used_in[0] != os.getpid():
+        raise StorageError(
+            "object store error: this process is a fork of one that has used the object store library, whose threads "
+            "did not come along. Start worker processes by 'spawn' or 'forkserver', e.g. "
+            "multiprocessing.get_context('spawn')."
+        )
+
+
+def info_of(key: str, meta: ObjectMeta) -> ObjectInfo:
+    """Our words for an object of the library."""
+    return ObjectInfo(key, meta["size"], round(meta["last_modified"].timestamp() * 1_000_000))
+
+
+def version_of(meta: ObjectMeta) -> Version:
+    """State of an object, for a conditional write."""
+    return Version(meta["e_tag"], meta["version"])
 
 
 def _attributes(file_type: FileType) -> dict[str, str]:

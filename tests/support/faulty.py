@@ -127,8 +127,8 @@ class FaultyBackend:
     def default_settings(self) -> Any:
         return self._storage.default_settings()
 
-    def open(self, settings: Any, world: Any) -> FaultyStore:
-        return FaultyStore(self._storage.object_store(world=world), self._script)
+    def open(self, settings: Any) -> FaultyStore:
+        return FaultyStore(self._storage.object_store(), self._script)
 
 
 def faulty(storage: Storage, script: Script) -> Storage:

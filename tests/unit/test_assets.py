@@ -271,10 +271,11 @@ def test_one_warning_when_a_cache_is_too_small(caplog: pytest.LogCaptureFixture)
 
 
 def test_last_modified() -> None:
-    storage = in_memory_storage()
-    assets = Assets(storage.object_store(world=World(now_us=lambda: 77)), RepositoryConfig())
+    objects = in_memory_storage().object_store()
+    assets = Assets(objects, RepositoryConfig())
     run(assets.store_snapshot(S, snapshot_bytes()))
-    assert run(assets.snapshot_last_modified_us(S)) == 77
+    info = run(objects.head("snapshots/" + encode_id(S)))
+    assert run(assets.snapshot_last_modified_us(S)) == info.last_modified_us
 
 
 def test_pickles_without_its_caches() -> None:

@@ -24,10 +24,9 @@ from icechunk_virtual.errors import (
     StorageError,
     TransientStorageError,
 )
-from icechunk_virtual.repo import file_lock, file_sync, files, local_store
+from icechunk_virtual.repo import file_lock, file_sync, files
 from icechunk_virtual.repo.file_lock import LOCK_FILE, locked
 from icechunk_virtual.repo.local_store import LocalStore, Pace
-from icechunk_virtual.repo.object_store import is_temporary
 
 T = TypeVar("T")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # forks, on purpose
@@ -165,7 +164,6 @@ def test_lock_falls_back_to_a_file_nobody_sees(tmp_path: Path, monkeypatch: pyte
 
     run(work())
     assert (tmp_path / "refs/branch.main" / LOCK_FILE).exists()
-    assert is_temporary(LOCK_FILE)
     with locked(str(tmp_path)), pytest.raises(TransientStorageError), locked(str(tmp_path), timeout=0.05):
         pass
 
@@ -284,7 +282,7 @@ def test_a_lost_directory_sync_is_an_unknown_outcome(store: LocalStore, monkeypa
     def fail(path: str) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(local_store, "sync_directory", fail)
+    monkeypatch.setattr(file_sync, "sync_directory", fail)
     with pytest.raises(OutcomeUnknown, match="may or may not have landed"):
         run(store.put_if_match("a/k", b"2", version))
     with pytest.raises(OutcomeUnknown):
@@ -352,12 +350,12 @@ def test_symbolic_links(store: LocalStore, tmp_path: Path) -> None:
     elsewhere.mkdir()
     (elsewhere / "M").write_bytes(b"22")
     (tmp_path / "repo/manifests").symlink_to(elsewhere)
-    (tmp_path / "repo/loop").symlink_to(tmp_path / "repo")
     (tmp_path / "repo/dangling").symlink_to(tmp_path / "none")
-    found = run(keys(store))
-    assert {"chunks/A", "manifests/M"} <= set(found)
-    assert len(found) < 10
+    assert run(keys(store)) == ["chunks/A", "manifests/M"]
     assert run(store.get("manifests/M")) == b"22"
+    (tmp_path / "repo/loop").symlink_to(tmp_path / "repo")
+    with pytest.raises(StorageError, match="loop"):
+        run(keys(store))
 
 
 def test_what_vanishes_during_a_listing(store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,8 +374,10 @@ def test_what_vanishes_during_a_listing(store: LocalStore, tmp_path: Path, monke
 def test_odd_file_names_are_listed(store: LocalStore, tmp_path: Path) -> None:
     (tmp_path / "repo").mkdir()
     (tmp_path / "repo" / "%zz%41%C3").touch()
+    assert run(keys(store)) == ["%zz%41%C3"]
     Path(os.fsdecode(os.fsencode(tmp_path / "repo") + b"/\xff")).touch()
-    assert run(keys(store)) == ["%zz%41%C3", "\udcff"]
+    with pytest.raises(StorageError, match="cannot hold a name"):
+        run(keys(store))
 
 
 # -- durability --------------------------------------------------------------------------------------------------
@@ -444,7 +444,9 @@ def test_many_chunks_are_synced_at_once_when_little_else_is_unwritten(
     run(store.sync(names))
     assert synced == []
     run(store.sync(names[:10]))
-    assert len(synced) == 12, "few files are cheaper one by one"
+    assert synced == []
+    run(store.sync(names[:2]))
+    assert len(synced) == 4, "few files are cheaper one by one"
 
 
 @linux
@@ -454,6 +456,8 @@ def test_a_file_system_that_fails_to_sync(store: LocalStore, monkeypatch: pytest
         def syncfs(descriptor: int) -> int:
             file_sync.ctypes.set_errno(errno.EIO)
             return -1
+
+        sync_file_range = None
 
     monkeypatch.setattr(file_sync, "_unwritten_bytes", lambda: 0)
     monkeypatch.setattr(file_sync.ctypes, "CDLL", lambda name, use_errno: Library)
@@ -515,3 +519,17 @@ def test_pace_passes_errors_on() -> None:
 
     with pytest.raises(KeyError):
         run(Pace().run(fail))
+
+
+@posix
+def test_a_forked_child_lists(store: LocalStore) -> None:
+    run(store.put("k", b"1"))
+    assert run(keys(store)) == ["k"]
+
+    def child() -> None:
+        assert run(keys(store)) == ["k"]
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0

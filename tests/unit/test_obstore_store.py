@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import multiprocessing
+import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -128,3 +130,20 @@ def test_the_library_s_debug_text_is_left_out() -> None:
     with pytest.raises(ObjectNotFound) as caught:
         run(ObstoreStore(obstore.store.MemoryStore(), parts=PARTS).get("a/k"))
     assert "Debug source" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="forks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_is_told_instead_of_waiting_forever() -> None:
+    store = ObstoreStore(obstore.store.MemoryStore(), parts=PARTS)
+    run(store.put("k", b"1"))
+
+    def child() -> None:
+        for attempt in (store.get("k"), store.get("k", start=0, stop=1), store.head("k"), store.put("k", b"2")):
+            with pytest.raises(StorageError, match="'spawn'"):
+                run(attempt)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0

@@ -521,7 +521,7 @@ class _ReadOnlyBackend:
     def default_settings(self) -> Any:
         return self._storage.default_settings()
 
-    def open(self, settings: Any, world: Any) -> Any:
+    def open(self, settings: Any) -> Any:
         return _ReadOnly(self._storage.object_store())
 
 

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import pytest
 
 from icechunk_virtual.errors import IcechunkError, ReadOnlyError, StorageError
-from icechunk_virtual.model.world import World
 from icechunk_virtual.repo.settings import (
     StorageConcurrencySettings,
     StorageRetriesSettings,
@@ -140,9 +139,3 @@ def test_memory_in_a_forked_child_can_be_read_only() -> None:
     process.start()
     process.join()
     assert process.exitcode == 0
-
-
-def test_memory_takes_its_times_from_the_world() -> None:
-    store = in_memory_storage().object_store(world=World(now_us=lambda: 123))
-    run(store.put("k", b"1"))
-    assert run(store.head("k")).last_modified_us == 123
