@@ -134,7 +134,7 @@ class Maintenance:
     ) -> int:
         """Bytes of the distinct native chunks of all versions; see `chunk_storage_stats`."""
         limits = Limits(max_snapshots_in_memory, max_compressed_manifest_mem_bytes, max_concurrent_manifest_fetches)
-        return (await stats.chunk_storage(self._opened.assets, limits)).native_bytes
+        return await stats.native_storage(self._opened.assets, limits)
 
     total_chunks_storage = sync_twin(total_chunks_storage_async)
 

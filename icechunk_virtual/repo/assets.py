@@ -13,12 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, SnapshotId, encode_id
 from icechunk_virtual.model.world import REAL_WORLD, World
 from icechunk_virtual.repo.cache import ByteCache
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format.envelope import FileType
 from icechunk_virtual.repo.format.manifest import Manifest, decode_manifest
+from icechunk_virtual.repo.format.manifest_native import native_chunks
 from icechunk_virtual.repo.format.snapshot import Snapshot, decode_snapshot
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, decode_transaction_log
 from icechunk_virtual.repo.limiter import Limiter
@@ -145,9 +149,9 @@ class Assets:
     async def _get_now(self, key: str) -> bytes:
         return self._written.get(key) or await self.objects.get(key)
 
-    async def store_snapshot(self, id: SnapshotId, data: bytes) -> None:
-        """Write an encoded snapshot, durably."""
-        await self._store(SNAPSHOTS + encode_id(id), data, FileType.SNAPSHOT)
+    async def store_snapshot(self, id: SnapshotId, data: bytes, *, durable: bool = True) -> None:
+        """Write an encoded snapshot. Unless `durable`, it survives a power cut only after `sync`."""
+        await self._store(SNAPSHOTS + encode_id(id), data, FileType.SNAPSHOT, durable=durable)
         self._snapshots.discard(id)
 
     async def snapshot_last_modified_us(self, id: SnapshotId) -> int:
@@ -182,9 +186,16 @@ class Assets:
             return await load()
         return await self._manifests.get_or_load(id, load, self._weigher("manifest", self.sizes.manifests, 2))
 
-    async def store_manifest(self, id: ManifestId, data: bytes) -> None:
-        """Write an encoded manifest, durably."""
-        await self._store(MANIFESTS + encode_id(id), data, FileType.MANIFEST)
+    async def fetch_native_chunks(
+        self, id: ManifestId, size_bytes: int = 0
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+        """Ids and lengths of the native chunks in a manifest, a row per reference. The manifest is not kept."""
+        key = MANIFESTS + encode_id(id)
+        return await self._load(key, size_bytes, lambda data: native_chunks(data, file=key))
+
+    async def store_manifest(self, id: ManifestId, data: bytes, *, durable: bool = True) -> None:
+        """Write an encoded manifest. Unless `durable`, it survives a power cut only after `sync`."""
+        await self._store(MANIFESTS + encode_id(id), data, FileType.MANIFEST, durable=durable)
 
     async def fetch_transaction_log(self, id: SnapshotId) -> TransactionLog:
         """Fetch the transaction log of a snapshot.
@@ -201,9 +212,9 @@ class Assets:
 
         return await self._logs.get_or_load(id, load, _log_weight)
 
-    async def store_transaction_log(self, id: SnapshotId, data: bytes) -> None:
-        """Write the encoded transaction log of a snapshot, durably."""
-        await self._store(TRANSACTIONS + encode_id(id), data, FileType.TRANSACTION_LOG)
+    async def store_transaction_log(self, id: SnapshotId, data: bytes, *, durable: bool = True) -> None:
+        """Write the encoded transaction log of a snapshot. Unless `durable`, it survives a power cut only after `sync`."""
+        await self._store(TRANSACTIONS + encode_id(id), data, FileType.TRANSACTION_LOG, durable=durable)
 
     def forget(self, prefix: str, ids: Iterable[bytes]) -> None:
         """Drop files that were deleted from memory; `prefix` says of which kind they are. Of chunks all are dropped."""
@@ -229,9 +240,9 @@ class Assets:
             return await asyncio.to_thread(decode, data)
         return decode(data)
 
-    async def _store(self, key: str, data: bytes, file_type: FileType) -> None:
+    async def _store(self, key: str, data: bytes, file_type: FileType, *, durable: bool) -> None:
         async with self._limiter:
-            await self.objects.put(key, data, file_type=file_type)
+            await self.objects.put(key, data, file_type=file_type, durable=durable)
         self._written.put(key, data, len(data))
 
     def _weigher(self, what: str, capacity: int, share: int) -> Callable[[_Sized], int]:
@@ -260,15 +271,30 @@ class Assets:
         return await self._chunks.get_or_load((id, start, stop), lambda: self._read(key, start, stop), len)
 
     async def store_chunk(self, data: bytes) -> ChunkId:
-        """Write a native chunk under a new id. It survives a power cut only after `sync_chunks`."""
+        """Write a native chunk under a new id. It survives a power cut only after `sync`."""
         id = ChunkId(self._world.random_bytes(OBJECT_ID_SIZE))
         async with self._limiter:
             await self.objects.put(CHUNKS + encode_id(id), data, durable=False)
         return id
 
-    async def sync_chunks(self, ids: Iterable[ChunkId]) -> None:
-        """Make chunks survive a power cut, whichever process stored them. To be called before a ref leads to them."""
-        await self.objects.sync(CHUNKS + encode_id(id) for id in ids)
+    async def sync(
+        self,
+        chunks: Iterable[ChunkId] = (),
+        manifests: Iterable[ManifestId] = (),
+        snapshots: Iterable[SnapshotId] = (),
+    ) -> None:
+        """Make files survive a power cut, whichever process stored them. To be called before a ref leads to them.
+
+        Parameters
+        ----------
+        snapshots
+            With their transaction logs.
+        """
+        keys = [CHUNKS + encode_id(id) for id in chunks]
+        keys += [MANIFESTS + encode_id(id) for id in manifests]
+        for id in snapshots:
+            keys += [SNAPSHOTS + encode_id(id), TRANSACTIONS + encode_id(id)]
+        await self.objects.sync(keys)
 
     async def _read(self, key: str, start: int, stop: int | None) -> bytes:
         ranges = [(start, stop)] if stop is None else part_ranges(start, stop, self.objects.parts)

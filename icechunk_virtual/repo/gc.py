@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icechunk_virtual.errors import StorageError
-from icechunk_virtual.model.chunk_refs import ChunkKind
 from icechunk_virtual.model.ids import ManifestId, SnapshotId, encode_id
 from icechunk_virtual.model.world import World
 from icechunk_virtual.repo.assets import CHUNKS, MANIFESTS, SNAPSHOTS, TRANSACTIONS, Assets
 from icechunk_virtual.repo.bounded import for_each
-from icechunk_virtual.repo.format.manifest import Manifest
 from icechunk_virtual.repo.id_sets import RowSet, decode_names, id_rows
 from icechunk_virtual.repo.info import utc_from_us
 from icechunk_virtual.repo.object_store import PAGE_SIZE, ObjectInfo, ObjectStore
@@ -101,13 +99,6 @@ class Kept:
         snapshots.add(id_rows(list(self.reached.snapshots)))
         return snapshots
 
-    def add(self, _id: ManifestId, manifest: Manifest) -> None:
-        """The native chunks of a manifest."""
-        for node in manifest.nodes:
-            found = manifest.refs(node)
-            if found is not None:
-                self.chunks.add(found.chunk_ids[np.unique(found.source[found.kind == ChunkKind.NATIVE])])
-
 
 async def collect_garbage(
     assets: Assets, world: World, older_than_us: int, *, dry_run: bool, limits: Limits
@@ -163,7 +154,11 @@ async def _keep(
     assets: Assets, kept: Kept, starts: Iterable[SnapshotId], limits: Limits, *, broken: bool = False
 ) -> None:
     await reach(assets, starts, kept.reached, limits, broken=broken)
-    await read_manifests(assets, kept.reached, limits, kept.add)
+
+    async def read(id: ManifestId, size: int) -> None:
+        kept.chunks.put((await assets.fetch_native_chunks(id, size))[0])
+
+    await read_manifests(kept.reached, limits, read)
 
 
 async def _young_snapshots(objects: ObjectStore, before_us: int) -> list[SnapshotId]:

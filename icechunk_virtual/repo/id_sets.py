@@ -11,6 +11,7 @@ from icechunk_virtual.model.ids import OBJECT_ID_SIZE, encode_id
 
 _NAME_SIZE = len(encode_id(bytes(OBJECT_ID_SIZE)))
 _INVALID = 255
+_WAITING = 1 << 18  # rows
 _DIGITS = np.full(256, _INVALID, np.uint8)
 _DIGITS[np.frombuffer(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", np.uint8)] = np.arange(32)
 
@@ -29,8 +30,11 @@ class RowSet:
     def __init__(self, width: int = OBJECT_ID_SIZE) -> None:
         self.width = width
         self._layers: list[NDArray[np.bytes_]] = []
+        self._waiting: list[NDArray[np.uint8]] = []
+        self._count = 0
 
     def __len__(self) -> int:
+        self._take_in()
         return sum(map(len, self._layers))
 
     def contains(self, rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -51,11 +55,25 @@ class RowSet:
             self._push(packed[new])
         return first[new]
 
+    def put(self, rows: NDArray[np.uint8]) -> None:
+        """Add rows, uint8 (n, width), when enough have come together or somebody asks."""
+        self._waiting.append(rows)
+        self._count += len(rows)
+        if self._count > _WAITING:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        if self._waiting:
+            rows = np.concatenate(self._waiting)
+            self._waiting, self._count = [], 0
+            self.add(rows)
+
     def _packed(self, rows: NDArray[np.uint8]) -> NDArray[np.bytes_]:
         # Zeros at the end, which this dtype drops, make no difference between rows of one length.
         return np.ascontiguousarray(rows).reshape(len(rows), self.width).view(f"S{self.width}")[:, 0]
 
     def _find(self, packed: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        self._take_in()
         found = np.zeros(len(packed), bool)
         for layer in self._layers:
             at = np.minimum(np.searchsorted(layer, packed), len(layer) - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +16,15 @@ from icechunk_virtual.model.ids import ManifestId, SnapshotId
 from icechunk_virtual.repo import history, refs
 from icechunk_virtual.repo.assets import Assets
 from icechunk_virtual.repo.bounded import for_each
-from icechunk_virtual.repo.format.manifest import Manifest
 from icechunk_virtual.repo.format.snapshot import Snapshot
+from icechunk_virtual.repo.format.snapshot_view import MANIFEST_FILE
 from icechunk_virtual.repo.id_sets import RowSet
 from icechunk_virtual.repo.object_store import ObjectStore
 
 MAX_SNAPSHOTS = 50
 MAX_MANIFEST_BYTES = 512 * 2**20
 MAX_MANIFESTS = 500
+_LISTED_AT_ONCE = 100_000  # rows of 32 bytes that wait to be looked through together
 _COUNT, _SIZE = IntRange(1, 2**16 - 1), IntRange(1, 2**64 - 1)
 
 
@@ -59,23 +60,35 @@ class Reached:
     ----------
     snapshots : set of SnapshotId
     manifests : RowSet
-    new_files : list of structured arrays
-        Rows of `Snapshot.manifest_table` that nobody has looked at yet, each manifest once.
+        Complete after `take_new_files`.
     """
 
     snapshots: set[SnapshotId] = field(default_factory=set)
     manifests: RowSet = field(default_factory=RowSet)
-    new_files: list[NDArray[Any]] = field(default_factory=list)
+    _listed: list[NDArray[Any]] = field(default_factory=list)
+    _count: int = 0
+    _new: list[NDArray[Any]] = field(default_factory=list)
 
     def add(self, snapshot: Snapshot) -> None:
         """A snapshot, and the manifests that it lists."""
         self.snapshots.add(snapshot.id)
-        table = snapshot.manifest_table
+        self._listed.append(snapshot.manifest_table)
+        self._count += len(snapshot.manifest_table)
+        if self._count > _LISTED_AT_ONCE:
+            self._fold()
+
+    def _fold(self) -> None:
+        table = np.concatenate(self._listed) if self._listed else np.empty(0, MANIFEST_FILE)
+        self._listed, self._count = [], 0
         if len(table):
             ids = np.ascontiguousarray(table["id"]).view(np.uint8).reshape(len(table), -1)
-            fresh = self.manifests.add(ids)
-            if len(fresh):
-                self.new_files.append(table[fresh])
+            self._new.append(table[self.manifests.add(ids)])
+
+    def take_new_files(self) -> list[NDArray[Any]]:
+        """Rows of `Snapshot.manifest_table` that nobody has taken yet, each manifest once."""
+        self._fold()
+        new, self._new = self._new, []
+        return new
 
 
 async def read_tips(objects: ObjectStore) -> set[SnapshotId]:
@@ -119,14 +132,12 @@ async def reach(
     await for_each(starts, walk, at_once=limits.snapshots)
 
 
-async def read_manifests(
-    assets: Assets, reached: Reached, limits: Limits, visit: Callable[[ManifestId, Manifest], None]
-) -> None:
-    """Look at every manifest that was reached and not looked at yet."""
-    tables, reached.new_files = reached.new_files, []
+async def read_manifests(reached: Reached, limits: Limits, read: Callable[[ManifestId, int], Awaitable[None]]) -> None:
+    """Look at every manifest that was reached and not looked at yet; `read` gets id and size in bytes."""
+    tables = reached.take_new_files()
     files = ((ManifestId(row["id"].tobytes()), int(row["size_bytes"])) for table in tables for row in table)
 
     async def work(file: tuple[ManifestId, int]) -> None:
-        visit(file[0], await assets.fetch_manifest(*file, keep=False))
+        await read(*file)
 
     await for_each(files, work, at_once=limits.manifests, weigh=lambda file: file[1], max_weight=limits.manifest_bytes)

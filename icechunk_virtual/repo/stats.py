@@ -53,7 +53,7 @@ class _Tally:
         self._ranges = RowSet(_VIRTUAL_ROW.itemsize)
         self._urls: dict[str, int] = {}
 
-    def add(self, _id: ManifestId, manifest: Manifest) -> None:
+    def add(self, manifest: Manifest) -> None:
         for node in manifest.nodes:
             refs = manifest.refs(node)
             if refs is not None:
@@ -78,9 +78,27 @@ class _Tally:
         return int(rows["length"][new].sum())
 
 
+async def native_storage(assets: Assets, limits: Limits) -> int:
+    """Bytes of the distinct native chunks of every version that a ref leads to."""
+    reached, chunks, total = Reached(), RowSet(), 0
+    await reach(assets, await read_tips(assets.objects), reached, limits)
+
+    async def read(id: ManifestId, size: int) -> None:
+        nonlocal total
+        ids, lengths = await assets.fetch_native_chunks(id, size)
+        total += int(lengths[chunks.add(ids)].sum())
+
+    await read_manifests(reached, limits, read)
+    return total
+
+
 async def chunk_storage(assets: Assets, limits: Limits) -> ChunkStorageStats:
     """Bytes of the chunks of every version that a ref leads to."""
     reached, tally = Reached(), _Tally()
     await reach(assets, await read_tips(assets.objects), reached, limits)
-    await read_manifests(assets, reached, limits, tally.add)
+
+    async def read(id: ManifestId, size: int) -> None:
+        tally.add(await assets.fetch_manifest(id, size, keep=False))
+
+    await read_manifests(reached, limits, read)
     return ChunkStorageStats(tally.native, tally.virtual, tally.inlined)

@@ -347,14 +347,17 @@ def test_bytes_by_kind(tmp_path: Path) -> None:
 
 @given(st.lists(st.lists(st.binary(min_size=3, max_size=3) | st.sampled_from([bytes(3), b"a\0\0", b"a\0b"]))))
 def test_row_sets_are_sets(portions: list[list[bytes]]) -> None:
-    rows, plain = RowSet(3), set()
+    rows, later, plain = RowSet(3), RowSet(3), set()
     for portion in portions:
         table = np.frombuffer(b"".join(portion), np.uint8).reshape(len(portion), 3)
         assert rows.contains(table).tolist() == [row in plain for row in portion]
         new = rows.add(table).tolist()
         assert sorted(portion[i] for i in new) == sorted(set(portion) - plain)
         plain |= set(portion)
-    assert len(rows) == len(plain)
+        later.put(table)
+    assert len(rows) == len(later) == len(plain)
+    everything = np.frombuffer(b"".join(sorted(plain)), np.uint8).reshape(len(plain), 3)
+    assert later.contains(everything).all()
 
 
 @given(st.lists(st.binary(min_size=12, max_size=12).map(encode_id) | st.text("0AZUé/z", min_size=18, max_size=21)))
