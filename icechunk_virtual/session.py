@@ -11,7 +11,7 @@ from icechunk_virtual._sync import sync_twin
 from icechunk_virtual.errors import ReadOnlyError
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.model.nodes import ArrayNode
-from icechunk_virtual.repo import chunks, commit, forks, rebase, tree
+from icechunk_virtual.repo import chunks, commit, forks, notebook, rebase, tree
 from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.conflicts import ConflictSolver
@@ -43,6 +43,9 @@ class Session:
         where = "read-only" if self.read_only else f"branch={self.branch!r}"
         dirty = ", uncommitted changes" if self.has_uncommitted_changes else ""
         return f"{type(self).__name__}({where}, snapshot_id={self.snapshot_id!r}{dirty})"
+
+    def _repr_html_(self) -> str:
+        return notebook.session_card(type(self).__name__, self._workspace)
 
     def __getstate__(self) -> dict[str, Any]:
         if not self.read_only and not isinstance(self, ForkSession):
@@ -278,6 +281,11 @@ class ForkSession(Session):
     def __init__(self, workspace: Workspace) -> None:
         super().__init__(workspace)
         workspace.fork_id = workspace.fork_id or workspace.world.random_bytes(8).hex()
+
+    def _written_since_arrival(self) -> ForkSession:
+        """What a task has to send back: the chunks written since this copy was unpickled."""
+        written = forks.written_since_arrival(self._workspace)
+        return self if written is self._workspace else ForkSession(written)
 
     def _check_mergeable(self, others: tuple[Any, ...]) -> None:
         for other in others:

@@ -108,6 +108,27 @@ class ChangeSet:
         """Forget every change."""
         self.__init__()  # type: ignore[misc]
 
+    def chunks_since(self, before: ChangeSet) -> ChangeSet | None:
+        """The chunk edits without those that an earlier copy had already, with the nodes of their arrays.
+
+        ``None`` if nodes have changed too.
+        """
+        if (self.new, self.updated, self.deleted) != (before.new, before.updated, before.deleted):
+            return None
+        later = ChangeSet()
+        for path, edits in self._chunks.items():
+            earlier = before.chunks(path)
+            since = edits.copy() if earlier is None else edits.since(earlier)
+            if since:
+                later._chunks[path] = since
+                if path in self.deleted:
+                    later.deleted[path] = self.deleted[path]
+                if path in self.updated:
+                    later.update(self.updated[path])
+                if path in self.new:
+                    later.add(self.new[path])
+        return later
+
     def copy(self) -> ChangeSet:
         """An independent copy."""
         other = ChangeSet()

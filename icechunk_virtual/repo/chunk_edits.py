@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,17 @@ class ChunkEdits:
         for layer in later._layers:
             self._push(layer)
         self._single.update(later._single)
+
+    def since(self, before: ChunkEdits) -> ChunkEdits:
+        """The edits without those that an earlier copy had already; all of them if that cannot be told any more."""
+        kept = len(before._layers)
+        if any(a is not b for a, b in zip_longest(self._layers[:kept], before._layers)):
+            return self.copy()
+        later = ChunkEdits(self.ndim)
+        later._layers = self._layers[kept:]
+        known = before._single
+        later._single = {c: chunk for c, chunk in self._single.items() if c not in known or known[c] is not chunk}
+        return later
 
     def get(self, coord: tuple[int, ...]) -> Chunk | Mark:
         """What the session says about a chunk."""

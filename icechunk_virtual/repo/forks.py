@@ -13,7 +13,19 @@ from icechunk_virtual.repo.workspace import Workspace
 
 def copy_of(ws: Workspace) -> Workspace:
     """An independent workspace with the same base and changes."""
-    return replace(ws, changes=ws.changes.copy(), lock=type(ws).new_lock(), committed={}, written={}, fork_id=None)
+    return replace(
+        ws, changes=ws.changes.copy(), lock=type(ws).new_lock(), committed={}, written={}, arrived=None, fork_id=None
+    )
+
+
+def written_since_arrival(ws: Workspace) -> Workspace:
+    """The chunks that a fork wrote since it was unpickled, as a fork of their own; all changes if there were others.
+
+    What a thousand copies of one fork inherited need not travel back a thousand times; and where one of them has
+    written over it, the others cannot bring it back.
+    """
+    changes = None if ws.arrived is None else ws.changes.chunks_since(ws.arrived)
+    return ws if changes is None else replace(ws, changes=changes, arrived=None, lock=type(ws).new_lock())
 
 
 def same_state(one: Workspace, other: Workspace) -> bool:
@@ -61,6 +73,8 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
             if isinstance(node, ArrayNode) and isinstance(committed, ArrayNode):  # ours may be on a later version
                 same_rank = node.layout.ndim == committed.layout.ndim
                 node = replace(node, manifests=committed.manifests if same_rank else ())
+                if mine.updated.get(node.path) == node:
+                    continue
                 mine.resize(node)
             mine.update(node)
         their_base = ours if ours.base_id == theirs.base_id else theirs  # ours remembers the nodes it has looked up

@@ -61,6 +61,8 @@ class Workspace:
         Nodes of the base looked up before, ``None`` for paths that it does not have.
     written
         Manifests of commits that lost their race, by array and box: the next try need not write them again.
+    arrived
+        The changes that travelled in a pickle, as they were then.
     """
 
     assets: Assets
@@ -77,6 +79,7 @@ class Workspace:
     written: dict[tuple[NodeId, Extents], WrittenManifest] = field(default_factory=dict)
     committing: bool = False
     fork_id: str | None = None
+    arrived: ChangeSet | None = None
 
     new_lock: ClassVar[Callable[[], threading.RLock]] = threading.RLock
 
@@ -147,7 +150,6 @@ def _restore(
     fork_id: str | None,
 ) -> Workspace:
     """After pickling: locks and connections are made anew, the base is fetched when it is needed."""
-    fetcher = Fetcher(authorization)
-    return Workspace(
-        assets, authorization, fetcher, config, base, branch, default_metadata, changes=changes, fork_id=fork_id
-    )
+    ws = Workspace(assets, authorization, Fetcher(authorization), config, base, branch, default_metadata)
+    ws.changes, ws.arrived, ws.fork_id = changes, changes.copy(), fork_id
+    return ws
