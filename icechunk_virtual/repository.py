@@ -12,7 +12,7 @@ from icechunk_virtual._sync import BothIterator, run, sync_twin
 from icechunk_virtual.containers.credentials import AnyCredential
 from icechunk_virtual.maintenance import Maintenance
 from icechunk_virtual.model.ids import encode_id
-from icechunk_virtual.repo import creation, history, inspect, refs
+from icechunk_virtual.repo import creation, history, inspect, notebook, refs
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.conflicts import ConflictSolver
 from icechunk_virtual.repo.creation import Opened
@@ -44,6 +44,9 @@ class Repository(Maintenance):
 
     def __repr__(self) -> str:
         return f"Repository({self.storage!r})"
+
+    def _repr_html_(self) -> str:
+        return notebook.repository_card(repr(self), self._opened.config, self._opened.authorization)
 
     # -- opening -----------------------------------------------------------------------------------------------
 

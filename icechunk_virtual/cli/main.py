@@ -9,8 +9,10 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from icechunk_virtual.cli import scan
+from icechunk_virtual.cli import configuration, history, inspecting, maintenance, nodes, refs, repositories, scan
 from icechunk_virtual.cli.messages import UsageError, one_line
+from icechunk_virtual.cli.output import clean
+from icechunk_virtual.cli.parsing import Parser
 from icechunk_virtual.errors import IcechunkVirtualError
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -75,8 +77,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     parser.set_defaults(run=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     scan.add_parser(commands)
+    repositories.add_parsers(commands)
+    nodes.add_parser(commands)
+    history.add_parsers(commands)
+    refs.add_parsers(commands)
+    inspecting.add_parser(commands)
+    configuration.add_parsers(commands)
+    maintenance.add_parsers(commands)
     return parser
 
 
@@ -88,5 +97,5 @@ def _version() -> str:
 
 
 def _say(text: str, code: int) -> int:
-    print(f"icechunk-virtual: {text}", file=sys.stderr)
+    print(f"icechunk-virtual: {clean(text)}", file=sys.stderr)
     return code

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from icechunk_virtual.cli.messages import UsageError, one_line
+from icechunk_virtual.cli.messages import UsageError
+from icechunk_virtual.cli.output import command, to_run
 from icechunk_virtual.cli.progress import progress_bar
 from icechunk_virtual.cli.report import as_text, describe, how_to_open
 from icechunk_virtual.containers.authorize import Authorization
-from icechunk_virtual.errors import IcechunkVirtualError, RefNotFound, RepositoryNotFound
+from icechunk_virtual.errors import RefNotFound, RepositoryNotFound
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.opening import storage_of
 from icechunk_virtual.repo import tree
@@ -72,24 +72,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything and report; write nothing")
     parser.add_argument("--json", action="store_true", help="print the report, or the error, as JSON")
-    parser.set_defaults(run=run)
-
-
-def run(options: argparse.Namespace) -> None:
-    """Scan, write, commit, report."""
-    try:
-        report = work(options)
-    except (IcechunkVirtualError, ValueError, OSError) as error:
-        if options.json:
-            differences = list(getattr(error, "differences", ()))
-            facts = {"type": type(error).__name__, "message": one_line(error), "differences": differences}
-            print(json.dumps({"error": facts}, indent=2))
-        raise
-    print(json.dumps(report, indent=2) if options.json else as_text(report))
+    parser.set_defaults(run=command(work, lambda report: as_text(report).split("\n")))
 
 
 def work(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything but printing; the report."""
+    """Scan, write, commit; the report."""
     target = Target.of(options)
     urls, _ = find_files(options.sources, options.scanner)
     if len(urls) > 1 and options.concat is None:
@@ -134,8 +121,8 @@ class Target:
         branches = repo.list_branches()
         if options.branch not in branches:
             raise RefNotFound(
-                f"there is no branch `{options.branch}` in {options.repo}, only: {', '.join(sorted(branches))}. Create "
-                "it in Python: repo.create_branch(name, repo.lookup_branch('main'))",
+                f"there is no branch `{options.branch}` in {options.repo}, only: {', '.join(sorted(branches))}. To "
+                f"make it: {to_run('branch', 'create', options.repo, options.branch)}",
                 ref=options.branch,
             )
         return cls(options, storage, repo)

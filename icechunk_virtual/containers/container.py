@@ -62,7 +62,8 @@ def _path(value: Any) -> Path:
 Options = Annotated[dict[str, str], _options]
 LocalPath = Annotated[Path, _path]
 
-_SECRET_OPTION = re.compile("key|secret|token|password|sas|sig|credential", re.IGNORECASE)
+SECRET_OPTION = re.compile("key|secret|token|password|sas|sig|credential", re.IGNORECASE)
+"""Names of store options whose values are not shown."""
 
 
 class ObjectStoreConfig(Union):
@@ -87,7 +88,7 @@ class _WithOptions(Variant, ObjectStoreConfig):
     _0: Options
 
     def __repr__(self) -> str:
-        shown = {key: "***" if _SECRET_OPTION.search(key) else value for key, value in self._0.items()}
+        shown = {key: "***" if SECRET_OPTION.search(key) else value for key, value in self._0.items()}
         return f"{type(self).__qualname__}({shown!r})"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from icechunk_virtual.model.html import Html, card, lines
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.repo.format.snapshot import Snapshot
 
@@ -99,8 +100,8 @@ class Diff:
     updated_arrays: set[str] = field(default_factory=set)
     updated_chunks: dict[str, list[list[int]]] = field(default_factory=dict)
 
-    def __repr__(self) -> str:
-        sections = (
+    def _sections(self) -> tuple[tuple[str, set[str]], ...]:
+        return (
             ("Groups created", self.new_groups),
             ("Arrays created", self.new_arrays),
             ("Group definitions updated", self.updated_groups),
@@ -108,19 +109,32 @@ class Diff:
             ("Groups deleted", self.deleted_groups),
             ("Arrays deleted", self.deleted_arrays),
         )
-        lines: list[str] = []
-        for title, paths in sections:
+
+    def __repr__(self) -> str:
+        text: list[str] = []
+        for title, paths in self._sections():
             if paths:
-                lines += [f"{title}:", *(f"    {path}" for path in sorted(paths)), ""]
+                text += [f"{title}:", *(f"    {path}" for path in sorted(paths)), ""]
         if self.updated_chunks:
-            lines.append("Chunks updated:")
+            text.append("Chunks updated:")
             for path, coords in sorted(self.updated_chunks.items()):
-                lines.append(f"    {path}:")
-                lines += [f"        {coord}" for coord in coords[:_SHOWN_CHUNKS]]
+                text.append(f"    {path}:")
+                text += [f"        {coord}" for coord in coords[:_SHOWN_CHUNKS]]
                 if len(coords) > _SHOWN_CHUNKS:
-                    lines.append(f"        ... {len(coords) - _SHOWN_CHUNKS} more")
-            lines.append("")
-        return "\n".join(lines)
+                    text.append(f"        ... {len(coords) - _SHOWN_CHUNKS} more")
+            text.append("")
+        return "\n".join(text)
+
+    def _repr_html_(self) -> Html:
+        rows: list[tuple[str, str]] = [(title, lines(sorted(paths))) for title, paths in self._sections()]
+        chunks = [f"{path}: {_coords_text(coords)}" for path, coords in sorted(self.updated_chunks.items())]
+        return card("Changes", [*rows, ("Chunks updated", lines(chunks))])
+
+
+def _coords_text(coords: list[list[int]]) -> str:
+    """The first coordinates, and how many more there are."""
+    more = f" and {len(coords) - _SHOWN_CHUNKS:,} more" if len(coords) > _SHOWN_CHUNKS else ""
+    return ", ".join(map(str, coords[:_SHOWN_CHUNKS])) + more
 
 
 def sorted_paths(paths: Iterable[str]) -> list[str]:
