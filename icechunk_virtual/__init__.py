@@ -48,7 +48,9 @@ from icechunk_virtual.credentials import (
     s3_refreshable_credentials,
     s3_static_credentials,
 )
+from icechunk_virtual.debug_info import print_debug_info
 from icechunk_virtual.errors import ConflictError, IcechunkError, IcechunkVirtualError, RebaseFailedError
+from icechunk_virtual.logs import initialize_logs, set_logs_filter
 from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.repo.conditions import (
@@ -170,8 +172,10 @@ __all__ = [
     "gcs_store",
     "http_store",
     "in_memory_storage",
+    "initialize_logs",
     "local_filesystem_storage",
     "local_filesystem_store",
+    "print_debug_info",
     "s3_anonymous_credentials",
     "s3_credentials",
     "s3_from_env_credentials",
@@ -179,5 +183,8 @@ __all__ = [
     "s3_static_credentials",
     "s3_store",
     "scan",
+    "set_logs_filter",
     "spec_version",
 ]
+
+initialize_logs()

@@ -1,6 +1,6 @@
-"""The xarray engine ``icechunk-virtual``: opens a version of a repository by path or URL.
+"""The xarray engine ``icechunk-virtual``: opens a version of a repository by path or URL. And `to_icechunk`, from below.
 
-Loaded by xarray, through its entry point; nothing else of the package knows xarray.
+Loaded by xarray, through its entry point, with every engine it knows: so nothing heavy beside xarray may come along.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from xarray.backends.zarr import ZarrBackendEntrypoint
 from icechunk_virtual.errors import IcechunkError
 from icechunk_virtual.opening import Authorize, local_folder, moment, open_repository
 from icechunk_virtual.repository import Repository
+from icechunk_virtual.session import ForkSession, Session
 from icechunk_virtual.store import IcechunkStore
+from icechunk_virtual.xarray_write import to_icechunk
 
-__all__ = ["IcechunkVirtualBackend"]
+__all__ = ["ForkSession", "IcechunkStore", "IcechunkVirtualBackend", "Session", "to_icechunk"]
 
 _DEFAULT_BRANCH = "main"
 

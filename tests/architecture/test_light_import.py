@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 HEAVY = ("aiohttp", "cftime", "dask", "distributed", "eccodes", "h5py", "hdf5plugin", "netCDF4", "pandas", "rich")
-HEAVY += ("icechunk", "scipy", "xarray")
+HEAVY += ("hypothesis", "icechunk", "scipy", "xarray")
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -21,6 +21,12 @@ def test_the_probe_sees_what_is_loaded() -> None:
 
 def test_import_loads_no_optional_package() -> None:
     assert not loaded_by("import icechunk_virtual") & set(HEAVY)
+
+
+def test_the_xarray_engine_loads_xarray_only() -> None:
+    """xarray loads every engine it knows, whichever is asked for."""
+    assert loaded_by("import icechunk_virtual.xarray") & set(HEAVY) <= loaded_by("import xarray.backends") | {"xarray"}
+    assert not loaded_by("import icechunk_virtual.xarray") & {"dask", "distributed"}
 
 
 def test_choosing_a_scanner_loads_no_reader() -> None:
