@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -227,3 +228,12 @@ def values(store: Any) -> dict[str, Any]:
     for path, node in root.members(max_depth=None):
         found[path] = (dict(node.attrs), node[...].tolist() if isinstance(node, zarr.Array) else None)
     return found
+
+
+def stored_keys(repo: Any) -> list[str]:
+    """Keys of all objects of a repository of ours."""
+
+    async def keys() -> list[str]:
+        return [info.key async for page in repo._opened.assets.objects.list("") for info in page]
+
+    return asyncio.run(keys())

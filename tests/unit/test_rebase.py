@@ -13,7 +13,7 @@ import zarr
 
 import icechunk_virtual as ic
 from icechunk_virtual.repo import refs
-from tests.support.conflicts import PAIRS, Pair, attrs, base, delete, fill, race, set_chunk, told, values
+from tests.support.conflicts import PAIRS, Pair, attrs, base, delete, fill, race, set_chunk, stored_keys, told, values
 from tests.support.engines import Engine, buffer, put
 from tests.support.histories import array_document
 
@@ -203,10 +203,9 @@ def test_lost_races_write_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None
     session = repo.writable_session("main")
     fill(session.store)
     session.commit("base")
-    objects = repo._opened.assets.objects._objects.by_key  # type: ignore[attr-defined]
 
     def count(kind: str) -> int:
-        return sum(key.startswith(kind) for key in list(objects))
+        return sum(key.startswith(kind) for key in stored_keys(repo))
 
     numbers = iter(range(100))
 
