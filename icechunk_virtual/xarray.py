@@ -1,4 +1,4 @@
-"""The xarray engine ``icechunk-virtual``: opens a version of a repository by path or URL. And `to_icechunk`, from below.
+"""The xarray engine ``icechunk-virtual``: opens a version of a repository by path or URL. `to_icechunk` comes from below.
 
 Loaded by xarray, through its entry point, with every engine it knows: so nothing heavy beside xarray may come along.
 """

@@ -213,7 +213,7 @@ class Assets:
         return await self._logs.get_or_load(id, load, _log_weight)
 
     async def store_transaction_log(self, id: SnapshotId, data: bytes, *, durable: bool = True) -> None:
-        """Write the encoded transaction log of a snapshot. Unless `durable`, it survives a power cut only after `sync`."""
+        """Write an encoded transaction log. Unless `durable`, it survives a power cut only after `sync`."""
         await self._store(TRANSACTIONS + encode_id(id), data, FileType.TRANSACTION_LOG, durable=durable)
 
     def forget(self, prefix: str, ids: Iterable[bytes]) -> None:
@@ -241,6 +241,7 @@ class Assets:
         return decode(data)
 
     async def _store(self, key: str, data: bytes, file_type: FileType, *, durable: bool) -> None:
+        logger.debug("writing %s, %d bytes", key, len(data))
         async with self._limiter:
             await self.objects.put(key, data, file_type=file_type, durable=durable)
         self._written.put(key, data, len(data))
@@ -303,6 +304,7 @@ class Assets:
         return b"".join(await asyncio.gather(*(self._read_part(key, a, b) for a, b in ranges)))
 
     async def _read_part(self, key: str, start: int, stop: int | None) -> bytes:
+        logger.debug("reading %s [%d:%s]", key, start, stop)
         async with self._limiter:
             return await self.objects.get(key, start=start, stop=stop)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,8 @@ from icechunk_virtual.repo.format.snapshot import Snapshot, encode_snapshot
 from icechunk_virtual.repo.object_store import ObjectStore, Version
 from icechunk_virtual.repo.settings import StorageSettings
 from icechunk_virtual.repo.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 CONFIG_KEY = "config.yaml"
 MAIN_BRANCH = "main"
@@ -137,6 +140,7 @@ async def create(
     if config != RepositoryConfig():
         await _write_config(opened)
     await refs.create_branch(objects, MAIN_BRANCH, INITIAL_SNAPSHOT_ID)
+    logger.info("repository created at %r", objects)
     return opened
 
 
@@ -154,6 +158,7 @@ async def open_(
     if config is not None:
         check_containers(config)
         merged = merged.merge(config)
+    logger.debug("opening the repository at %r", objects)
     return _assemble(connect, merged, version, granted or {}, world)
 
 

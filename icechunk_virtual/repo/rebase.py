@@ -54,6 +54,7 @@ async def commit_rebasing(
         except ConflictError as error:
             if error.actual_parent is None:  # the branch is gone: there is nothing to rebase onto
                 raise
+            logger.info("commit: branch %r has moved to %s, rebasing", ws.branch, error.actual_parent)
         await rebase(ws, solver)
     return await commit(ws, message, metadata)
 

@@ -3,12 +3,11 @@
 Functions over an `ObjectStore`. Knows nothing of snapshots beyond their ids: whether one exists is checked by callers.
 """
 
-# `id` is what the format calls them.
-# ruff: noqa: A002
 from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import unicodedata
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -28,6 +27,8 @@ from icechunk_virtual.errors import (
 from icechunk_virtual.model.ids import SnapshotId, decode_id, encode_id
 from icechunk_virtual.repo.format.ref_json import decode_ref, encode_ref
 from icechunk_virtual.repo.object_store import ObjectStore, Version
+
+logger = logging.getLogger(__name__)
 
 MAIN: Final = "main"
 """The branch that every repository has."""
@@ -210,6 +211,7 @@ async def create_branch(store: ObjectStore, name: str, snapshot: SnapshotId) -> 
     if not await _create(store, _key(RefKind.BRANCH, name), encode_ref(snapshot)):
         actual, _version = await read_branch(store, name)
         raise branch_conflict(name, None, actual)
+    logger.info("branch %r created at %s", name, encode_id(snapshot))
 
 
 async def create_tag(store: ObjectStore, name: str, snapshot: SnapshotId) -> None:
@@ -224,6 +226,7 @@ async def create_tag(store: ObjectStore, name: str, snapshot: SnapshotId) -> Non
     check_ref_name(name)
     if not await _create(store, _key(RefKind.TAG, name), encode_ref(snapshot)):
         raise RefExists(f"tag already exists, tags are immutable: `{name}`", ref=name)
+    logger.info("tag %r created at %s", name, encode_id(snapshot))
 
 
 async def delete_branch(store: ObjectStore, name: str) -> None:
@@ -241,6 +244,7 @@ async def delete_branch(store: ObjectStore, name: str) -> None:
     if not await _exists(store, key):
         raise _not_found(name)
     await store.delete([key])
+    logger.info("branch %r deleted", name)
 
 
 async def delete_tag(store: ObjectStore, name: str) -> None:
@@ -248,6 +252,7 @@ async def delete_tag(store: ObjectStore, name: str) -> None:
     await _read(store, RefKind.TAG, name)
     if not await _create(store, _key(RefKind.TAG, name, _TOMBSTONE), b""):
         raise _not_found(name)
+    logger.info("tag %r deleted", name)
 
 
 async def update_branch(
@@ -295,8 +300,10 @@ async def update_branch(
             failure = error
         except (OutcomeUnknown, TransientStorageError) as error:
             failure = error
+            logger.warning("branch %r: the store does not say whether it has moved, trying again: %s", name, error)
             await _pause(attempt)
         else:
+            logger.info("branch %r moved from %s to %s", name, encode_id(expected), encode_id(new))
             return
     raise _gave_up(name, new, failure, tried=tried)
 
