@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,29 +20,45 @@ from tests.support.archives import snapshot_of
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 
 
-class Shell:
-    """Runs the program on the repository ``r`` of a folder: two commits on main, a branch dev, a tag v1."""
+class Versions(NamedTuple):
+    first: str
+    second: str
+    tip: str
+    dev: str
 
-    def __init__(self, folder: Path, capture: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capture = folder, capture
-        self.first = icv.Repository.create(icv.local_filesystem_storage("r")).lookup_branch("main")
-        self.second = self.write("main", "a", "the first array")
-        self.repo.create_tag("v1", self.second)
-        self.repo.create_branch("dev", self.second)
-        self.tip = self.write("main", "g/b", "another\n\nwith a long story")
-        self.dev = self.write("dev", "c", "on the side")
 
-    @property
-    def repo(self) -> icv.Repository:
-        return icv.Repository.open(icv.local_filesystem_storage("r"))
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Versions]:
+    """A repository with two commits on main, and a branch dev and a tag v1 at the first of them."""
+    folder = tmp_path_factory.mktemp("template") / "r"
+    repo = icv.Repository.create(icv.local_filesystem_storage(folder))
 
-    def write(self, branch: str, path: str, message: str) -> str:
-        session = self.repo.writable_session(branch)
+    def write(branch: str, path: str, message: str) -> str:
+        session = repo.writable_session(branch)
         array = zarr.create_array(
             session.store, name=path, shape=(40, 10), chunks=(10, 10), dtype="f8", dimension_names=("y", "x")
         )
         array[:20] = np.random.default_rng(1).random((20, 10))
         return session.commit(message, {"author": "é"})
+
+    second = write("main", "a", "the first array")
+    repo.create_tag("v1", second)
+    repo.create_branch("dev", second)
+    tip = write("main", "g/b", "another\n\nwith a long story")
+    dev = write("dev", "c", "on the side")
+    return folder, Versions(repo.lookup_snapshot(second).parent_id, second, tip, dev)
+
+
+class Shell:
+    """Runs the program on a copy of the repository, ``r``."""
+
+    def __init__(self, folder: Path, capture: pytest.CaptureFixture[str], versions: Versions) -> None:
+        self.folder, self.capture = folder, capture
+        self.first, self.second, self.tip, self.dev = versions
+
+    @property
+    def repo(self) -> icv.Repository:
+        return icv.Repository.open(icv.local_filesystem_storage("r"))
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         code = main(arguments)
@@ -76,10 +92,13 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
+def shell(
+    template: tuple[Path, Versions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ICECHUNK_VIRTUAL_TRACEBACK", raising=False)
-    return Shell(tmp_path, capsys)
+    shutil.copytree(template[0], tmp_path / "r")
+    return Shell(tmp_path, capsys, template[1])
 
 
 def without_times(out: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from icechunk_virtual.cli import main
+from icechunk_virtual.cli.main import build_parser, main
 from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.opening import open_repository
@@ -27,6 +28,7 @@ BEFORE: dict[str, list[tuple[str, ...]]] = {
     "docs/how-to/authorise.md": [SCAN],
     "docs/how-to/read-versions.md": [SCAN],
     "docs/how-to/write-a-scanner.md": [],
+    "docs/reference/command-line.md": [SCAN],
 }
 """Pages with code, and the commands that they take for granted."""
 
@@ -69,7 +71,14 @@ def run_command(line: str, capture: pytest.CaptureFixture[str]) -> None:
     assert code == int(comment or 0), f"{line}\n{capture.readouterr().err}"
 
 
-@pytest.mark.parametrize("name", [name for name in pages() if any(b.language == "python" for b in blocks(ROOT / name))])
+def pages_with_code() -> list[str]:
+    def runs(block: Block) -> bool:
+        return block.language == "python" or (block.language == "console" and "$ icechunk-virtual" in block.text)
+
+    return [name for name in pages() if any(map(runs, blocks(ROOT / name)))]
+
+
+@pytest.mark.parametrize("name", pages_with_code())
 @pytest.mark.filterwarnings("ignore:Numcodecs codecs")
 def test_page(name: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def here(text: str) -> str:
@@ -103,12 +112,30 @@ def test_links_lead_somewhere(name: str) -> None:
     assert not missing
 
 
-def test_every_option_is_in_the_reference(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["scan", "--help"]) == 0
-    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
+def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Those without commands of their own."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from commands(command)
+            return
+    yield parser
+
+
+@pytest.mark.parametrize("command", list(commands(build_parser())), ids=lambda command: command.prog.partition(" ")[2])
+def test_every_command_and_option_is_in_the_reference(command: argparse.ArgumentParser) -> None:
     reference = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
-    assert not {option for option in options if option not in reference}
+    name = command.prog.partition(" ")[2]
+    section = next(
+        s for s in re.split(r"^## ", reference, flags=re.MULTILINE) if f"`{name.split()[0]}`" in s.split("\n")[0]
+    )
+    assert f"`{name}" in section
+    options = {option for action in command._actions for option in action.option_strings} - {"-h", "--help"}
+    shared = {"--json", "--branch", "--tag", "--snapshot", "--as-of"}
+    missing = {o for o in options if not re.search(rf"`(?:[a-z-]+ )*(?:[A-Z]+ )*{o}[ `]", section)}
+    assert not missing - shared
+    assert all(f"`{option}" in reference for option in options & shared)
 
 
 def test_pages_with_code_are_all_run() -> None:
-    assert {name for name in pages() if any(b.language == "python" for b in blocks(ROOT / name))} == set(BEFORE)
+    assert set(pages_with_code()) == set(BEFORE)
