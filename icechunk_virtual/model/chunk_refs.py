@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -204,7 +205,7 @@ class ChunkRefs(_Axes):
     @classmethod
     def empty(cls, ndim: int) -> ChunkRefs:
         """No references."""
-        return cls.from_rows(np.empty((0, ndim), np.uint32), ChunkKind.NATIVE, 0, 0, 0)
+        return _empty(ndim)
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -444,6 +445,11 @@ class ChunkRefs(_Axes):
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _empty(ndim: int) -> ChunkRefs:
+    return ChunkRefs.from_rows(np.empty((0, ndim), np.uint32), ChunkKind.NATIVE, 0, 0, 0)
 
 
 def _take_columns(

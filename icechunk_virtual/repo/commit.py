@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,18 +34,23 @@ from icechunk_virtual.repo.info import utc_from_us
 from icechunk_virtual.repo.split import ArrayPlan, Rewrite, plan_array, split_edges
 from icechunk_virtual.repo.workspace import Workspace, WrittenManifest
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 MAX_CLOCK_DRIFT_US = 600 * 1_000_000
 _SEARCHED_BYTES = 1 << 30  # of a snapshot, to find who else uses a manifest: less work than reading every node
 _MANIFESTS_AT_ONCE = 4  # each holds its columns and its encoded form in memory
+_COMPUTED_ON_LOOP = 1 << 18  # bytes; more is encoded in a thread
 _REUSABLE_US = 600 * 1_000_000  # later, garbage collection may have found a manifest that no snapshot refers to
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenArray:
-    """An array after its manifests were written: where its chunks are now, and the files that are new."""
+    """An array after its manifests were written: where its chunks are now, and the files and objects that are new."""
 
     manifests: tuple[ManifestRef, ...]
     files: tuple[ManifestFile, ...]
+    chunks: tuple[ChunkId, ...]
 
 
 async def commit(
@@ -138,7 +143,8 @@ async def write_snapshot(
         )
     level = ws.config.effective_compression_level
     snapshot_bytes, log_bytes = await asyncio.gather(
-        asyncio.to_thread(
+        _compute(
+            ws.snapshot.nbytes,
             encode_changed_snapshot,
             ws.snapshot,
             id=id,
@@ -150,11 +156,30 @@ async def write_snapshot(
             manifest_files=files,
             level=level,
         ),
-        asyncio.to_thread(encode_transaction_log, log, level=level),
+        _compute(_log_bytes(log), encode_transaction_log, log, level=level),
     )
-    await asyncio.gather(ws.assets.store_snapshot(id, snapshot_bytes), ws.assets.store_transaction_log(id, log_bytes))
+    await asyncio.gather(
+        ws.assets.store_snapshot(id, snapshot_bytes, durable=False),
+        ws.assets.store_transaction_log(id, log_bytes, durable=False),
+    )
+    await ws.assets.sync(  # all at once: nothing leads to any of them yet
+        (id for _, array in written.values() for id in array.chunks),
+        (file.id for _, array in written.values() for file in array.files),
+        [id],
+    )
     await _check_clock(ws, id, now)
     return decode_snapshot(snapshot_bytes, file=f"snapshots/{encode_id(id)}")
+
+
+async def _compute(nbytes: int, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function that works on so many bytes: in a thread, unless that would cost more than the work."""
+    if nbytes > _COMPUTED_ON_LOOP:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    return function(*args, **kwargs)
+
+
+def _log_bytes(log: TransactionLog) -> int:
+    return sum(coords.nbytes for coords in log.updated_chunks.values())
 
 
 async def _check_clock(ws: Workspace, id: SnapshotId, now: int) -> None:
@@ -196,7 +221,11 @@ def plan_of(ws: Workspace, node: ArrayNode, *, rewrite_all: bool = False) -> Arr
 async def _write_array(ws: Workspace, node: ArrayNode, plan: ArrayPlan, slots: asyncio.Semaphore) -> WrittenArray:
     written = await asyncio.gather(*(_write_manifest(ws, node, rewrite, slots) for rewrite in plan.rewrites))
     made = [pair for pair in written if pair is not None]
-    return WrittenArray((*plan.kept, *(ref for ref, _ in made)), tuple(file for _, file in made))
+    return WrittenArray(
+        manifests=(*plan.kept, *(ref for ref, _ in made)),
+        files=tuple(file for _, file in made),
+        chunks=tuple(id for rewrite in plan.rewrites for id in _native_ids(rewrite.edits.refs)),
+    )
 
 
 async def _write_manifest(
@@ -216,8 +245,8 @@ async def _write_manifest(
             return None
         id = ManifestId(ws.world.random_bytes(OBJECT_ID_SIZE))
         level = ws.config.effective_compression_level
-        data = await asyncio.to_thread(encode_manifest, id, [(node.id, content)], level=level)
-        await asyncio.gather(ws.assets.store_manifest(id, data), ws.assets.sync_chunks(_native_ids(rewrite.edits.refs)))
+        data = await _compute(content.nbytes, encode_manifest, id, [(node.id, content)], level=level)
+        await ws.assets.store_manifest(id, data, durable=False)
         made = ManifestRef(id, content.extents()), ManifestFile(id, len(data), len(content))
         ws.written[node.id, rewrite.box] = WrittenManifest(rewrite, made, begun)
         return made

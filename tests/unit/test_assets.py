@@ -224,7 +224,7 @@ def test_chunks() -> None:
         id = await assets.store_chunk(b"0123456789")
         assert id == b"c" * 12
         assert recorder.calls == [("put", f"chunks/{encode_id(id)}", None, False)]
-        await assets.sync_chunks([id])
+        await assets.sync([id])
         assert recorder.calls[1:] == [("sync", f"chunks/{encode_id(id)}")]
         for _ in range(2):
             assert await assets.fetch_chunk(id, 2, 5) == b"234"
