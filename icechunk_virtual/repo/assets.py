@@ -16,6 +16,7 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from icechunk_virtual.errors import StorageError
 from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, SnapshotId, encode_id
 from icechunk_virtual.model.world import REAL_WORLD, World
 from icechunk_virtual.repo.cache import ByteCache
@@ -233,12 +234,20 @@ class Assets:
     async def _load(self, key: str, size: int, decode: Callable[[bytes], T]) -> T:
         data = self._written.get(key)
         if data is None:
-            data = await self._read(key, 0, size or None)
+            data = await self._read_file(key, size)
         else:
             self._written.discard(key)  # the decoded form takes over
         if len(data) > _DECODE_ON_LOOP:
             return await asyncio.to_thread(decode, data)
         return decode(data)
+
+    async def _read_file(self, key: str, size: int) -> bytes:
+        try:
+            return await self._read(key, 0, size or None)
+        except StorageError as error:
+            if not size or type(error) is not StorageError:
+                raise
+            return await self._read(key, 0, None)  # not as long as the snapshot says: the decoder knows what is wrong
 
     async def _store(self, key: str, data: bytes, file_type: FileType, *, durable: bool) -> None:
         logger.debug("writing %s, %d bytes", key, len(data))
