@@ -226,7 +226,7 @@ class IcechunkStore(ReferenceDoors, Store):
             A chunk of an array that does not exist (a ``KeyError``).
         """
         self._check_writable()
-        data = _bytes_of(value)
+        data = _view_of(value)
         parsed = parse_key(key)
         if isinstance(parsed, V2Key):
             raise InvalidKey(
@@ -235,7 +235,7 @@ class IcechunkStore(ReferenceDoors, Store):
                 key=key,
             )
         if isinstance(parsed, DocumentKey):
-            tree.set_document(self._ws, parsed.path, data)
+            tree.set_document(self._ws, parsed.path, bytes(data))
         else:
             await chunks.write_chunk(self._ws, parsed.path, parsed.coords, data)
 
@@ -247,7 +247,7 @@ class IcechunkStore(ReferenceDoors, Store):
             if not await self.exists(key):
                 await self.set(key, value)
         elif not await self.exists(key):
-            await chunks.write_chunk(self._ws, parsed.path, parsed.coords, _bytes_of(value), only_new=True)
+            await chunks.write_chunk(self._ws, parsed.path, parsed.coords, _view_of(value), only_new=True)
 
     async def delete(self, key: str) -> None:
         """Delete a chunk, or a node with everything below it; what does not exist is no error."""
@@ -287,10 +287,11 @@ class IcechunkStore(ReferenceDoors, Store):
         raise IcechunkError("store method `set_partial_values` is not implemented by Icechunk")
 
 
-def _bytes_of(value: object) -> bytes:
+def _view_of(value: object) -> memoryview:
+    """What to write. Not a copy: of a large chunk that would cost as much as writing it."""
     if not isinstance(value, Buffer):
         raise TypeError(f"IcechunkStore.set(): `value` must be a zarr Buffer, got {type(value).__name__}")
-    return value.to_bytes()
+    return memoryview(value.as_numpy_array())  # type: ignore[arg-type]
 
 
 def _clip(byte_range: ByteRequest | None, length: int) -> tuple[int, int]:

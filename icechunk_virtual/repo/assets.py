@@ -280,7 +280,7 @@ class Assets:
             return await self._read(key, start, stop)
         return await self._chunks.get_or_load((id, start, stop), lambda: self._read(key, start, stop), len)
 
-    async def store_chunk(self, data: bytes) -> ChunkId:
+    async def store_chunk(self, data: bytes | memoryview) -> ChunkId:
         """Write a native chunk under a new id. It survives a power cut only after `sync`."""
         id = ChunkId(self._world.random_bytes(OBJECT_ID_SIZE))
         async with self._limiter:
@@ -336,4 +336,4 @@ def _log_weight(log: TransactionLog) -> int:
     """Bytes of a log: its changes at typical sizes."""
     groups = (log.new_groups, log.new_arrays, log.deleted_groups, log.deleted_arrays)
     nodes = sum(map(len, (*groups, log.updated_groups, log.updated_arrays)))
-    return _BYTES_PER_CHANGE * nodes + sum(coords.nbytes for coords in log.updated_chunks.values())
+    return _BYTES_PER_CHANGE * nodes + sum(coords.nbytes for id in log.updated_chunks for coords in log.parts(id))

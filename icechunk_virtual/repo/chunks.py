@@ -85,7 +85,7 @@ async def read_chunk(ws: Workspace, chunk: Chunk, start: int, stop: int) -> byte
 
 
 async def write_chunk(
-    ws: Workspace, path: str, coord: tuple[int, ...], data: bytes, *, only_new: bool = False
+    ws: Workspace, path: str, coord: tuple[int, ...], data: bytes | memoryview, *, only_new: bool = False
 ) -> None:
     """Store the bytes of a chunk, inline or as an object of their own, and refer to it.
 

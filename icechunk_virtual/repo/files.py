@@ -80,7 +80,7 @@ def _read_exactly(descriptor: int, length: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     written = os.write(descriptor, data)
     if written < len(data):
         rest = memoryview(data)[written:]
@@ -96,7 +96,7 @@ def make_directory(path: str, root: str) -> None:
         sync_directory(path)
 
 
-def write_new(path: str, data: bytes, settle: Callable[[int], None]) -> None:
+def write_new(path: str, data: bytes | memoryview, settle: Callable[[int], None]) -> None:
     """Write a file that does not exist yet, under its own name. Leaves nothing behind when it fails.
 
     Whoever looks before this returns may see a part of it.
@@ -118,7 +118,7 @@ def write_new(path: str, data: bytes, settle: Callable[[int], None]) -> None:
         raise
 
 
-def write_temporary(path: str, data: bytes, settle: Callable[[int], None]) -> str:
+def write_temporary(path: str, data: bytes | memoryview, settle: Callable[[int], None]) -> str:
     """Write a new file beside `path`; returns its path. Leaves nothing behind when it fails."""
     while True:
         temporary = f"{path}#{(os.getpid() << 32) + next(_numbers)}"

@@ -152,7 +152,7 @@ class LocalStore:
     async def put(  # noqa: D102  # Protocol
         self,
         key: str,
-        data: bytes,
+        data: bytes | memoryview,
         *,
         file_type: FileType | None = None,  # noqa: ARG002  # files have no metadata
         durable: bool = True,
@@ -162,7 +162,7 @@ class LocalStore:
         else:
             await self._writes.run(self._put_quickly, key, data)
 
-    def _put_quickly(self, key: str, data: bytes) -> None:
+    def _put_quickly(self, key: str, data: bytes | memoryview) -> None:
         """Under the final name at once: nobody knows the random name of a chunk before it is written."""
         path = self._path(key)
         try:
@@ -170,14 +170,14 @@ class LocalStore:
         except OSError:  # no such directory yet, a name that is taken, or an error to be translated
             self._put(key, data, durable=False)
 
-    def _put(self, key: str, data: bytes, *, durable: bool) -> None:
+    def _put(self, key: str, data: bytes | memoryview, *, durable: bool) -> None:
         path = self._path(key)
         with translating(key):
             files.replace(self._temporary(path, data, file_sync.sync if durable else file_sync.start_writing), path)
             if durable:
                 file_sync.sync_directory(os.path.dirname(path))
 
-    def _temporary(self, path: str, data: bytes, settle: Callable[[int], None]) -> str:
+    def _temporary(self, path: str, data: bytes | memoryview, settle: Callable[[int], None]) -> str:
         try:
             return files.write_temporary(path, data, settle)
         except FileNotFoundError:

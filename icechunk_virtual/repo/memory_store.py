@@ -70,9 +70,11 @@ class MemoryStore(ObstoreStore):
         for page in obstore.list(self._memory, prefix=spelt or None, chunk_size=page_size):
             yield page
 
-    async def _write(self, spelt: str, data: bytes, mode: PutMode, attributes: Attributes | None) -> PutResult:
+    async def _write(
+        self, spelt: str, data: bytes | memoryview, mode: PutMode, attributes: Attributes | None
+    ) -> PutResult:
         self._check_owner()
-        return obstore.put(self._memory, spelt, data, mode=mode, attributes=attributes, use_multipart=False)
+        return obstore.put(self._memory, spelt, bytes(data), mode=mode, attributes=attributes, use_multipart=False)
 
     async def _remove(self, spelt: Sequence[str]) -> None:
         self._check_owner()

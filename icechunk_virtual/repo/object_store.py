@@ -91,11 +91,15 @@ class ObjectStore(Protocol):
         """A whole object, and the state it was read in."""
         ...
 
-    async def put(self, key: str, data: bytes, *, file_type: FileType | None = None, durable: bool = True) -> None:
+    async def put(
+        self, key: str, data: bytes | memoryview, *, file_type: FileType | None = None, durable: bool = True
+    ) -> None:
         """Write an object whether or not it exists. Readers see all of it or nothing, if `durable`.
 
         Parameters
         ----------
+        data
+            Bytes, or a contiguous view of them, which the caller leaves as they are until this returns.
         file_type
             Attached as metadata, where the store has such.
         durable

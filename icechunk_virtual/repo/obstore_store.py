@@ -116,7 +116,7 @@ class ObstoreStore:
     async def put(  # noqa: D102  # Protocol
         self,
         key: str,
-        data: bytes,
+        data: bytes | memoryview,
         *,
         file_type: FileType | None = None,
         durable: bool = True,  # noqa: ARG002  # object stores always are
@@ -124,7 +124,9 @@ class ObstoreStore:
         with translating(key):
             await self._put(key, data, "overwrite", file_type)
 
-    async def _put(self, key: str, data: bytes, mode: PutMode, file_type: FileType | None = None) -> PutResult:
+    async def _put(
+        self, key: str, data: bytes | memoryview, mode: PutMode, file_type: FileType | None = None
+    ) -> PutResult:
         attributes = _attributes(file_type) if self._metadata and file_type is not None else None
         return await self._write(self._spell(key), data, mode, attributes)
 
@@ -192,7 +194,9 @@ class ObstoreStore:
         async for page in obstore.list(self._foreign, prefix=spelt or None, chunk_size=page_size):
             yield page
 
-    async def _write(self, spelt: str, data: bytes, mode: PutMode, attributes: Attributes | None) -> PutResult:
+    async def _write(
+        self, spelt: str, data: bytes | memoryview, mode: PutMode, attributes: Attributes | None
+    ) -> PutResult:
         return await obstore.put_async(
             self._foreign, spelt, data, mode=mode, attributes=attributes, use_multipart=False
         )
