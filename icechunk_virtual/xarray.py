@@ -1,4 +1,6 @@
-"""The xarray engine ``icechunk-virtual``: opens a version of a repository by path or URL. `to_icechunk` comes from below.
+"""The xarray engine ``icechunk-virtual``: opens a version of a repository by path or URL.
+
+`to_icechunk` can be had here too.
 
 Loaded by xarray, through its entry point, with every engine it knows: so nothing heavy beside xarray may come along.
 """

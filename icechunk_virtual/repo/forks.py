@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from icechunk_virtual.errors import IcechunkError
 from icechunk_virtual.model.ids import NodeId
-from icechunk_virtual.model.nodes import ArrayNode, Node
+from icechunk_virtual.model.nodes import ArrayNode, GroupNode, Node
 from icechunk_virtual.repo import tree
 from icechunk_virtual.repo.workspace import Workspace
 
@@ -46,6 +46,7 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
     ------
     IcechunkError
         Both created a node at the same path, so that the chunks of one would be lost. Nothing is merged then.
+        Groups with the same document are no such case: writing an array creates the groups above it.
     """
     if theirs is ours:  # all threads of a process write through one fork
         return
@@ -54,7 +55,9 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
         mine, other = ours.changes, theirs.changes
         for path, node in other.new.items():
             present = tree.find_node(ours, path)
-            if present is not None and present.id not in {node.id, _id(other.deleted.get(path))}:
+            if present is None or present.id in {node.id, _id(other.deleted.get(path))}:
+                continue
+            if not _same_group(present, node):
                 raise IcechunkError(
                     f"cannot merge: two sessions both created a node at `{path}`, and the chunks of one of them would "
                     "be lost. Create groups and arrays before forking, commit, and fork the next session.",
@@ -65,7 +68,9 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
             if committed is not None and committed.id == node.id and path not in mine.deleted:
                 mine.delete(path, [committed])
         for node in other.new.values():
-            mine.add(node)
+            present = tree.find_node(ours, node.path)
+            if present is None or not _same_group(present, node):
+                mine.add(node)
         for node in other.updated.values():
             committed = tree.find_committed(ours, node.path)
             if committed is None or committed.id != node.id or node.path in mine.deleted:
@@ -85,6 +90,10 @@ def merge(ours: Workspace, theirs: Workspace) -> None:
                 continue  # ours deleted the array: the deletion stands, whatever is at its path now
             if edits.ndim == node_now.layout.ndim:
                 mine.edit_chunks(node_now).absorb(edits)
+
+
+def _same_group(one: Node, other: Node) -> bool:
+    return isinstance(one, GroupNode) and isinstance(other, GroupNode) and one.document == other.document
 
 
 def _id(node: Node | None) -> NodeId | None:

@@ -1,0 +1,248 @@
+"""Forks that travel (F102-F105): light pickles, many merges, other processes; `merge_sessions`, `extract_session`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import icechunk_virtual as ic
+from icechunk_virtual.distributed import extract_session, merge_sessions
+from icechunk_virtual.repo import assets
+from tests.support.engines import get, put
+from tests.support.tasks import is_loadable, read_all, write_row, write_through_store
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Any:
+    """A repository with an array of 20 rows, each a chunk."""
+    repo = ic.Repository.create(ic.local_filesystem_storage(str(tmp_path / "repo")))
+    with repo.transaction("main", message="array") as store:
+        zarr.create_array(store, name="a", shape=(20, 3), chunks=(1, 3), dtype="f8", fill_value=0)
+    return repo
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def sent(thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing))
+
+
+def values(repo: Any, path: str = "a") -> Any:
+    return zarr.open_array(repo.readonly_session("main").store, path=path, mode="r")[...]
+
+
+# -- extract_session and merge_sessions ------------------------------------------------------------------------
+
+
+def test_extract_session(repo: Any) -> None:
+    fork = repo.writable_session("main").fork()
+    array = zarr.open_array(fork.store, path="a")
+    assert extract_session(array) is fork
+    assert extract_session(array, axis=0, keepdims=True) is fork
+    with pytest.raises(TypeError, match="not in an IcechunkStore"):
+        extract_session(zarr.create_array({}, shape=(1,), dtype="u1"))
+
+
+def test_merge_sessions_flattens_and_returns_the_first(repo: Any) -> None:
+    session = repo.writable_session("main")
+    forks = [write_row(session.fork(), "a", row, row + 1) for row in range(6)]
+    merged = merge_sessions(forks[0], [forks[1], [forks[2], [forks[3]]]], forks[4:])  # type: ignore[arg-type]
+    assert merged is forks[0]
+    session.merge(merged)
+    session.commit("rows")
+    assert values(repo)[:7, 0].tolist() == [1, 2, 3, 4, 5, 6, 0]
+
+
+def test_merge_sessions_takes_forks_only(repo: Any) -> None:
+    session = repo.writable_session("main")
+    with pytest.raises(TypeError, match=r"merge_sessions only accepts ForkSession objects\. Received 'Session'"):
+        merge_sessions(session.fork(), [session])
+    with pytest.raises(ValueError, match="at least one"):
+        merge_sessions()
+    with pytest.raises(ValueError, match="at least one"):
+        merge_sessions([], [[]])
+
+
+def test_a_fork_merged_with_itself_is_unchanged(repo: Any) -> None:
+    """As with threads, where all tasks write through one fork."""
+    fork = write_row(repo.writable_session("main").fork(), "a", 0, 7)
+    merge_sessions(fork, fork)
+    assert zarr.open_array(fork.store, path="a")[0].tolist() == [7, 7, 7]  # type: ignore[union-attr]
+
+
+def test_one_path_made_in_two_forks_is_an_error(repo: Any) -> None:
+    session = repo.writable_session("main")
+    forks = [session.fork(), session.fork()]
+    for fork in forks:
+        zarr.create_array(fork.store, name="new", shape=(2,), chunks=(1,), dtype="i4")
+    with pytest.raises(ic.IcechunkError, match="both created a node at `/new`"):
+        merge_sessions(*(sent(fork) for fork in forks))
+
+
+def test_groups_that_are_the_same_in_two_forks(tmp_path: Path) -> None:
+    """Writing an array creates the groups above it; nothing of them can be lost."""
+    repo = ic.Repository.create(ic.in_memory_storage())
+    session = repo.writable_session("main")
+    forks = [session.fork(), session.fork()]
+    for name, fork in zip("ab", forks, strict=True):
+        zarr.create_array(fork.store, name=f"g/{name}", shape=(2,), chunks=(1,), dtype="i4")[...] = 5
+    session.merge(*(sent(fork) for fork in forks))
+    session.commit("both")
+    assert [values(repo, f"g/{name}").tolist() for name in "ab"] == [[5, 5]] * 2
+    assert len(repo.readonly_session("main").status().new_groups) == 0
+    assert repo.diff(from_snapshot_id="1CECHNKREP0F1RSTCMT0", to_branch="main").new_groups == {"/", "/g"}
+
+
+@pytest.mark.parametrize("count", [3000])
+def test_thousands_of_forks(tmp_path: Path, count: int) -> None:
+    repo = ic.Repository.create(ic.local_filesystem_storage(str(tmp_path)))
+    with repo.transaction("main", message="array") as store:
+        zarr.create_array(store, name="a", shape=(count,), chunks=(1,), dtype="i4")
+    session = repo.writable_session("main")
+    data = pickle.dumps(session.fork())
+    forks = []
+    for i in range(count):
+        fork = pickle.loads(data)
+        put(fork.store, f"a/c/{i}", i.to_bytes(4, "little"))
+        forks.append(sent(fork))
+    session.merge(*forks)
+    assert [get(session.store, f"a/c/{i}") for i in range(count)] == [i.to_bytes(4, "little") for i in range(count)]
+
+
+# -- what travels ----------------------------------------------------------------------------------------------
+
+
+def test_pickles_do_not_grow_with_the_repository(repo: Any) -> None:
+    before = len(pickle.dumps(repo.writable_session("main").fork()))
+    with repo.transaction("main", message="groups") as store:
+        for i in range(300):
+            put(store, f"g{i}/zarr.json", b'{"zarr_format":3,"node_type":"group"}')
+    for session in (repo.writable_session("main").fork(), repo.readonly_session("main")):
+        assert len(pickle.dumps(session)) <= before + 100
+
+
+def test_unpickling_reads_nothing_until_it_is_needed(repo: Any, tmp_path: Path) -> None:
+    data = pickle.dumps(repo.writable_session("main").fork())
+    (tmp_path / "repo" / "snapshots").rename(tmp_path / "repo" / "elsewhere")
+    fork = pickle.loads(data)
+    assert (fork.branch, fork.snapshot_id) == ("main", repo.lookup_branch("main"))
+    assert not fork.has_uncommitted_changes
+    assert "ForkSession" in repr(fork)
+    with pytest.raises(ic.IcechunkError, match="snapshots/"):
+        get(fork.store, "a/zarr.json")
+    (tmp_path / "repo" / "elsewhere").rename(tmp_path / "repo" / "snapshots")
+    assert get(fork.store, "a/zarr.json") is not None
+
+
+def test_the_base_is_found_on_whichever_loop(repo: Any) -> None:
+    """The first to ask may be a coroutine on our own loop, on zarr's, or plain code."""
+    fork = repo.writable_session("main").fork()
+    put(fork.store, "a/c/0/0", b"x" * 24)
+    assert sent(fork).all_virtual_chunk_locations() == []
+    assets._copies.discard(fork._workspace.assets._token)
+    assert get(sent(fork).store, "a/c/0/0") == b"x" * 24
+    assets._copies.discard(fork._workspace.assets._token)
+    assert sent(fork).status().updated_chunks == {"/a": [[0, 0]]}
+
+
+def test_copies_in_one_process_share_caches(repo: Any) -> None:
+    data = pickle.dumps(repo.readonly_session("main").store)
+    one, other = pickle.loads(data), pickle.loads(data)
+    assert one.session._workspace.assets is other.session._workspace.assets
+    assert one.session._workspace.assets is not repo._opened.assets
+    reopened = repo.reopen(ic.RepositoryConfig(max_concurrent_requests=1))
+    assert sent(reopened.readonly_session("main"))._workspace.assets is not one.session._workspace.assets
+
+
+def test_f104_stores_unpickle_as_they_were(repo: Any) -> None:
+    reader = sent(repo.readonly_session("main").store)
+    assert reader.read_only
+    with pytest.raises(ic.IcechunkError):
+        put(reader, "a/c/0/0", b"x")
+    fork = sent(repo.writable_session("main").fork().store)
+    put(fork, "a/c/0/0", b"x")
+    assert isinstance(fork.session, ic.ForkSession)
+    with pytest.raises(TypeError, match="Cannot commit a fork"):
+        fork.session.commit("x")
+
+
+@pytest.mark.parametrize("count", [3, 150])
+def test_edits_travel_one_by_one_and_in_columns(repo: Any, count: int) -> None:
+    with repo.transaction("main", message="long") as store:
+        zarr.create_array(store, name="b", shape=(200,), chunks=(1,), dtype="u1")
+    fork = repo.writable_session("main").fork()
+    for i in range(count):
+        put(fork.store, f"b/c/{i}", bytes([i]))
+    zarr.open_array(fork.store, path="b").store  # noqa: B018 - nothing is folded by looking
+    there = sent(fork)
+    put(there.store, "b/c/0", b"\xff")
+    back = sent(there)
+    assert [get(back.store, f"b/c/{i}") for i in range(count)] == [b"\xff", *(bytes([i]) for i in range(1, count))]
+
+
+def test_what_was_written_since_arrival(repo: Any) -> None:
+    """Tasks send back their own chunks, so that no other brings back what one has written over."""
+    fork = repo.writable_session("main").fork()
+    zarr.open_array(fork.store, path="a")[...] = -1
+    zarr.create_array(fork.store, name="new", shape=(4,), chunks=(1,), dtype="i4", fill_value=0)
+    data = pickle.dumps(fork)
+    parts = []
+    for row in range(4):
+        task = write_row(pickle.loads(data), "a", row, row)
+        zarr.open_array(task.store, path="new")[row] = row + 10
+        parts.append(sent(task._written_since_arrival()))
+    assert parts[2].status().updated_chunks == {"/a": [[2, 0]], "/new": [[2]]}
+    merged = merge_sessions(fork, *parts)
+    assert zarr.open_array(merged.store, path="a")[:6, 0].tolist() == [0, 1, 2, 3, -1, -1]  # type: ignore[union-attr,index]
+    assert zarr.open_array(merged.store, path="new")[...].tolist() == [10, 11, 12, 13]  # type: ignore[union-attr]
+    assert fork._written_since_arrival() is fork, "it never travelled"
+
+
+def test_since_arrival_tells_nodes_too(repo: Any) -> None:
+    task = sent(repo.writable_session("main").fork())
+    zarr.create_array(task.store, name="new", shape=(4,), chunks=(1,), dtype="i4")
+    assert task._written_since_arrival() is task
+    assert not sent(repo.writable_session("main").fork())._written_since_arrival().has_uncommitted_changes
+
+
+# -- other processes -------------------------------------------------------------------------------------------
+
+
+def test_f102_forks_in_other_processes(repo: Any, pool: ProcessPoolExecutor) -> None:
+    session = repo.writable_session("main")
+    forks = list(pool.map(write_row, [session.fork() for _ in range(6)], ["a"] * 6, range(6), range(10, 16)))
+    assert all(isinstance(fork, ic.ForkSession) for fork in forks)
+    session.merge(*forks)
+    one = pickle.loads(pool.submit(write_through_store, session_fork_store(repo), "a", 6, 16.0).result())
+    session.merge(one)
+    session.commit("rows")
+    assert values(repo)[:8, 1].tolist() == [10, 11, 12, 13, 14, 15, 16, 0]
+
+
+def session_fork_store(repo: Any) -> Any:
+    return repo.writable_session("main").fork().store
+
+
+def test_f104_read_only_stores_in_other_processes(repo: Any, pool: ProcessPoolExecutor) -> None:
+    with repo.transaction("main", message="values") as store:
+        zarr.open_array(store, path="a")[...] = np.arange(60).reshape(20, 3)
+    assert pool.submit(read_all, repo.readonly_session("main").store, "a").result() == list(range(60))
+
+
+def test_memory_does_not_leave_the_process(pool: ProcessPoolExecutor) -> None:
+    repo = ic.Repository.create(ic.in_memory_storage())
+    data = pickle.dumps(repo.writable_session("main").fork())
+    assert pickle.loads(data).store.session._workspace.assets.objects == repo._opened.assets.objects
+    assert "in-memory repository cannot leave the process" in pool.submit(is_loadable, data).result()
