@@ -52,7 +52,7 @@ def describe_manifest(manifest: Manifest, *, with_refs: bool) -> Report:
     arrays = [
         {"node_id": encode_id(node)} | _describe(refs, with_refs=with_refs)
         for node in manifest.nodes
-        if (refs := manifest.refs(node)) is not None
+        for refs in manifest.parts(node)
     ]
     return {"id": encode_id(manifest.id), "num_chunk_refs": manifest.num_refs, "arrays": arrays}
 

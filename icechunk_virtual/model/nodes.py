@@ -23,10 +23,25 @@ _READ = frozenset({"node_type", "shape", "chunk_grid", "dimension_names", "name"
 
 @dataclass(frozen=True, slots=True)
 class ManifestRef:
-    """A manifest that holds chunks of an array, and the bounding box of those chunks (empty for a scalar array)."""
+    """A manifest that holds chunks of an array, and the bounding box of those chunks (empty for a scalar array).
+
+    Attributes
+    ----------
+    id : ManifestId
+    extents : tuple of (start, stop)
+        One range per dimension of the array.
+    foreign : tuple of (start, stop), or None
+        The box as it is stored, if it has another number of ranges: icechunk stores chunks of the wrong rank.
+    """
 
     id: ManifestId
     extents: Extents
+    foreign: Extents | None = None
+
+    @property
+    def stored(self) -> Extents:
+        """The box as a snapshot has it."""
+        return self.extents if self.foreign is None else self.foreign
 
 
 @dataclass(frozen=True, slots=True)

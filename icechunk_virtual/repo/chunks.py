@@ -69,7 +69,7 @@ async def manifest_refs(ws: Workspace, node: ArrayNode, ref: ManifestRef) -> Chu
     """All references that a manifest holds of an array."""
     file = ws.snapshot.manifest_file(ref.id)
     manifest = await ws.assets.fetch_manifest(ref.id, 0 if file is None else file.size_bytes)
-    refs = manifest.refs(node.id)
+    refs = manifest.refs(node.id, node.layout.ndim)
     return ChunkRefs.empty(node.layout.ndim) if refs is None else refs
 
 
@@ -104,9 +104,7 @@ async def write_chunk(
     set_chunk(ws, path, coord, chunk, only_new=only_new)
 
 
-def set_chunk(
-    ws: Workspace, path: str, coord: tuple[int, ...], chunk: Chunk | None, *, only_new: bool = False
-) -> None:
+def set_chunk(ws: Workspace, path: str, coord: tuple[int, ...], chunk: Chunk | None, *, only_new: bool = False) -> None:
     """Refer to a chunk; ``None`` deletes it. With `only_new`, not if the session has set it already."""
     with ws.lock:
         ws.check_writable()

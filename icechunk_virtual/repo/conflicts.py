@@ -292,8 +292,8 @@ def _ancestors(path: str) -> Iterator[str]:
 
 def _chunk_conflicts(ours: OurChanges, theirs: TransactionLog) -> Iterator[Conflict]:
     for id, (path, coords) in ours.chunks.items():
-        other = theirs.updated_chunks.get(id)
-        if other is None or not len(other) or not len(coords) or other.shape[1] != coords.shape[1]:
+        other = theirs.chunks(id, coords.shape[1])
+        if other is None or not len(coords):
             continue
         mine = coordinate_set(coords, coords.shape[1])
         both = mine.take(coordinate_set(other, coords.shape[1]).find(mine.coords) >= 0)

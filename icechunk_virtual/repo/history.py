@@ -145,8 +145,8 @@ def describe(logs: Iterable[TransactionLog], snapshots: Iterable[Snapshot]) -> D
     ids = {name: {id for log in logs for id in getattr(log, name)} for name in groups}
     coords: dict[NodeId, list[NDArray[np.uint32]]] = {}
     for log in logs:
-        for id, touched in log.updated_chunks.items():
-            coords.setdefault(id, []).append(touched)
+        for id in log.updated_chunks:
+            coords.setdefault(id, []).extend(log.parts(id))
     wanted = set().union(*ids.values(), coords)
     paths: dict[NodeId, str] = {}
     for snapshot in snapshots:

@@ -36,6 +36,6 @@ def _describe(node: Node) -> dict[str, Any]:
     }
     if isinstance(node, ArrayNode):
         found["manifest_refs"] = [
-            {"id": encode_id(ref.id), "extents": [list(extent) for extent in ref.extents]} for ref in node.manifests
+            {"id": encode_id(ref.id), "extents": [list(extent) for extent in ref.stored]} for ref in node.manifests
         ]
     return found

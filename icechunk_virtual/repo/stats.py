@@ -55,8 +55,7 @@ class _Tally:
 
     def add(self, manifest: Manifest) -> None:
         for node in manifest.nodes:
-            refs = manifest.refs(node)
-            if refs is not None:
+            for refs in manifest.parts(node):
                 self.native += self._new_native(refs)
                 self.virtual += self._new_virtual(refs)
                 self.inlined += int(refs.length[refs.kind == ChunkKind.INLINE].sum())

@@ -150,9 +150,13 @@ ARRAY_DOCUMENT = (
         (ArrayNode(b"12345678", "/g", GROUP_DOCUMENT, ArrayLayout((4,), (2,))), "for the other type"),
         (
             ArrayNode(
-                b"12345678", "/g", ARRAY_DOCUMENT, ArrayLayout((4, 4), (2, 2)), (ManifestRef(b"1" * 12, ((0, 1),) * 2),)
+                b"12345678",
+                "/g",
+                ARRAY_DOCUMENT,
+                ArrayLayout((4,), (2,)),
+                (ManifestRef(b"1" * 12, ((0, 1),), ((0, 1),) * 256),),
             ),
-            "2 ranges",
+            "256 ranges",
         ),
     ],
 )

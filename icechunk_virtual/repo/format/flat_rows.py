@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from icechunk_virtual.repo.format.flat_columns import Places, Tables
 
 MAX_BYTES = 2**31
 """Bytes of coordinates of one file; no reader takes more."""
+
+Rows: TypeAlias = slice | NDArray[np.int64]
+"""Of the tables of a file; ascending numbers."""
 
 
 def pointed_at(buffer: Buffer, starts: NDArray[np.int64], counts: NDArray[np.int64]) -> Places:
@@ -54,8 +58,18 @@ def order_of(coords: NDArray[np.uint32]) -> NDArray[np.int64] | None:
     return np.asarray(order[first], np.int64)
 
 
-def coordinates(rows: Tables, slot: int, counts: NDArray[np.int64], what: str) -> list[NDArray[np.uint32]]:
+class Part(NamedTuple):
+    """The rows of one array whose coordinates are of one rank: which rows of the file, and their coordinates."""
+
+    rows: Rows
+    coords: NDArray[np.uint32]
+
+
+def coordinates(rows: Tables, slot: int, counts: NDArray[np.int64], what: str) -> list[list[Part]]:
     """Chunk grid coordinates of each array, uint32 (n, ndim), column by column.
+
+    icechunk stores chunks of the wrong rank (section 12, Q8): an array has a part per rank, the largest part first.
+    One without rows has one empty part.
 
     Parameters
     ----------
@@ -67,31 +81,45 @@ def coordinates(rows: Tables, slot: int, counts: NDArray[np.int64], what: str) -
     Raises
     ------
     CorruptFile
-        Outside the buffer, of different ranks in one array, or more than any reader takes.
+        Outside the buffer, or more than any reader takes.
     """
     buffer = rows.places.buffer
     if not len(rows):
-        return [np.empty((0, 0), np.uint32)] * len(counts)
+        return [[Part(slice(0, 0), np.empty((0, 0), np.uint32))] for _ in counts]
     vectors = rows.follow(slot, what)
     ranks = vectors.read("<u4", what)
+    bounds = list(itertools.pairwise(np.concatenate([[0], np.cumsum(counts)]).tolist()))
     if (ranks == ranks[0]).all():
         whole = _elements(vectors, int(ranks[0]), len(rows), what)
-        if len(counts) == 1:
-            return [whole]
-        bounds = np.concatenate([[0], np.cumsum(counts)]).tolist()
-        return [whole[a:b] for a, b in itertools.pairwise(bounds)]
+        return [[Part(slice(a, b), whole[a:b])] for a, b in bounds]
     if 4 * int(ranks.sum(dtype=np.int64)) > MAX_BYTES:
         raise buffer.corrupt("more coordinates than any reader takes", int(vectors.first[0]))
-    arrays, start = [], 0
-    for count in counts.tolist():
-        own = ranks[start : start + count]
-        if count and (own != own[0]).any():
-            bad = start + int(np.argmax(own != own[0]))
-            raise buffer.corrupt("chunk indices of different ranks in one array", int(vectors.positions()[bad]))
-        places = vectors.take(np.arange(start, start + count))
-        arrays.append(_elements(places, int(own[0]) if count else 0, count, what))
-        start += count
+    vectors = vectors.scattered()
+    arrays = []
+    for start, stop in bounds:
+        own = ranks[start:stop]
+        if start == stop or (own == own[0]).all():
+            ndim = int(own[0]) if start < stop else 0
+            places = vectors.take(np.arange(start, stop))
+            arrays.append([Part(slice(start, stop), _elements(places, ndim, stop - start, what))])
+        else:
+            arrays.append(_parts(vectors, own, start, what))
     return arrays
+
+
+def _parts(vectors: Places, ranks: NDArray[np.uint32], start: int, what: str) -> list[Part]:
+    """The rows from `start` on, by rank."""
+    order = np.argsort(ranks, kind="stable")
+    found, firsts, sizes = np.unique(ranks[order], return_index=True, return_counts=True)
+    parts = []
+    for i in np.argsort(-sizes, kind="stable").tolist():  # of equally large ones the lower rank first
+        rows = np.asarray(start + order[firsts[i] : firsts[i] + sizes[i]], np.int64)
+        ndim = int(found[i])
+        places = vectors.take(rows).moved(4)
+        Places.at(places.buffer, places.first + 4 * ndim).check(0, 4, what)
+        words = (places.first >> 2)[:, None] + np.arange(ndim)
+        parts.append(Part(rows, np.asfortranarray(places.buffer.view("<u4").take(words, mode="clip"))))
+    return parts
 
 
 def _elements(vectors: Places, ndim: int, n: int, what: str) -> NDArray[np.uint32]:

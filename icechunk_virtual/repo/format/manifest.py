@@ -61,11 +61,24 @@ class Manifest:
     nodes: tuple[NodeId, ...]
     num_refs: int
     nbytes: int
-    _refs: dict[NodeId, ChunkRefs] = field(repr=False)
+    _refs: dict[NodeId, tuple[ChunkRefs, ...]] = field(repr=False)
 
-    def refs(self, node: NodeId) -> ChunkRefs | None:
-        """References of one array; ``None`` when the manifest holds none."""
-        return self._refs.get(node)
+    def refs(self, node: NodeId, ndim: int | None = None) -> ChunkRefs | None:
+        """References of one array; ``None`` when the manifest holds none.
+
+        Parameters
+        ----------
+        ndim
+            Dimensions of the array; references of another rank are left out. Not given: the first of `parts`.
+        """
+        for refs in self._refs.get(node, ()):
+            if ndim is None or refs.ndim == ndim:
+                return refs
+        return None
+
+    def parts(self, node: NodeId) -> tuple[ChunkRefs, ...]:
+        """All references of one array by their rank, most references first: icechunk stores some of the wrong rank."""
+        return self._refs.get(node, ())
 
 
 def decode_manifest(data: bytes, *, file: str) -> Manifest:
@@ -89,15 +102,16 @@ def decode_manifest(data: bytes, *, file: str) -> Manifest:
     id = ManifestId(root.struct(0, OBJECT_ID_SIZE, "the manifest's id"))
     nodes, starts, counts = _arrays(buffer, root)
     refs = _decode(buffer, pointed_at(buffer, starts, counts), counts)
-    unique_tables = sum(r.nbytes - r.locations.nbytes - r.chunk_ids.nbytes - len(r.heap) for r in refs)
-    shared = refs[0].locations.nbytes + refs[0].chunk_ids.nbytes + max(len(r.heap) for r in refs) if refs else 0
+    parts = [part for array in refs for part in array]
+    unique_tables = sum(r.nbytes - r.locations.nbytes - r.chunk_ids.nbytes - len(r.heap) for r in parts)
+    shared = parts[0].locations.nbytes + parts[0].chunk_ids.nbytes + max(len(r.heap) for r in parts) if parts else 0
     order = sorted(range(len(nodes)), key=nodes.__getitem__)
     return Manifest(
         id,
         tuple(nodes[i] for i in order),
-        sum(len(r) for r in refs),
+        sum(len(r) for r in parts),
         unique_tables + shared,
-        {nodes[i]: refs[i] for i in order if len(refs[i])},
+        {nodes[i]: refs[i] for i in order if len(refs[i][0])},
     )
 
 
@@ -119,8 +133,8 @@ def _arrays(buffer: Buffer, root: Table) -> tuple[list[NodeId], NDArray[np.int64
     return nodes, starts, counts
 
 
-def _decode(buffer: Buffer, places: Places, counts: NDArray[np.int64]) -> list[ChunkRefs]:
-    """The references of each array."""
+def _decode(buffer: Buffer, places: Places, counts: NDArray[np.int64]) -> list[tuple[ChunkRefs, ...]]:
+    """The references of each array, in the parts of `coordinates`."""
     rows = Tables.at(places, 8, "a chunk reference")
     n = len(rows)
     coords = coordinates(rows, INDEX, counts, "a chunk's index")
@@ -135,14 +149,13 @@ def _decode(buffer: Buffer, places: Places, counts: NDArray[np.int64]) -> list[C
     if (offset + length < offset).any():
         raise buffer.corrupt("a chunk ends beyond 64 bits")
 
-    arrays, start = [], 0
-    for count, part in zip(counts.tolist(), coords, strict=True):
-        piece = slice(start, start + count)
-        arrays.append(
-            _sorted(part, kind[piece], source[piece], offset[piece], length[piece], locations, chunk_ids, heap)
+    return [
+        tuple(
+            _sorted(own, kind[piece], source[piece], offset[piece], length[piece], locations, chunk_ids, heap)
+            for piece, own in parts
         )
-        start += count
-    return arrays
+        for parts in coords
+    ]
 
 
 def _sorted(

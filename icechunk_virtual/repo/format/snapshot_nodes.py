@@ -28,6 +28,7 @@ ID, PATH, USER_DATA, DATA_TYPE, DATA = range(5)
 _SHAPE, _DIMENSION_NAMES, _MANIFESTS = range(3)
 _ARRAY, _GROUP = 1, 2
 _RANGE_SIZE, _DIMENSION_SIZE = 8, 16
+_MOST_RANGES = 255  # of a box that is of another rank than its array
 
 # vtables: size, size of the table, field offsets
 _NODE_VTABLE = struct.pack("<7H", 14, 28, 4, 12, 16, 20, 24)
@@ -115,15 +116,15 @@ def _append_manifests(blob: _Blob, manifests: tuple[ManifestRef, ...], ndim: int
     vtable = len(blob)
     blob += _MANIFEST_VTABLE
     for i, ref in enumerate(manifests):
-        if len(ref.extents) != ndim or len(ref.id) != OBJECT_ID_SIZE:
+        if len(ref.extents) != ndim or len(ref.id) != OBJECT_ID_SIZE:  # what is foreign goes back as it came
             raise ValueError(
                 f"a reference to a manifest with an id of {len(ref.id)} bytes and {len(ref.extents)} ranges"
             )
         table = len(blob)
         blob.point(vector + 4 + 4 * i, table)
         blob += _MANIFEST.pack(table - vtable, ref.id, 4)
-        ranges = [n for pair in ref.extents for n in pair]
-        blob += struct.pack(f"<{1 + len(ranges)}I", ndim, *ranges)
+        ranges = [n for pair in ref.stored for n in pair]
+        blob += struct.pack(f"<{1 + len(ranges)}I", len(ref.stored), *ranges)
     return vector
 
 
@@ -174,16 +175,26 @@ def decode_node(table: Table) -> Node:
         raise buffer.corrupt(f"the document of node `{path}` is for the other type of node", table.position)
     if layout is None:
         return GroupNode(id, path, document)
-    return ArrayNode(id, path, document, layout, _manifests(data, layout, path))
+    return ArrayNode(id, path, document, layout, _manifests(data, layout))
 
 
-def _manifests(data: Table, layout: ArrayLayout, path: str) -> tuple[ManifestRef, ...]:
-    refs = []
+def _manifests(data: Table, layout: ArrayLayout) -> tuple[ManifestRef, ...]:
+    """References to manifests; those with a box of another rank than the array come last.
+
+    icechunk stores chunks of the wrong rank, and then the box is of the rank of one of them (section 12, Q8). It holds
+    for the dimensions that both have, so that a chunk of the right rank is found behind it.
+    """
+    refs, foreign = [], []
     for table in data.tables(_MANIFESTS, "an array's manifests"):
         id = ManifestId(table.struct(0, OBJECT_ID_SIZE, "a manifest's id"))
         start, count = table.vector(1, _RANGE_SIZE, 4, "a manifest's extents")
-        if count not in (layout.ndim, 0):
-            raise data.buffer.corrupt(f"a box of {count} ranges for `{path}` of {layout.ndim} dimensions", start)
+        if count > max(layout.ndim, _MOST_RANGES):
+            raise data.buffer.corrupt(f"a box of {count} ranges", start)
         numbers = struct.unpack_from(f"<{2 * count}I", data.buffer.data, start) if count else ()
-        refs.append(ManifestRef(id, tuple(zip(numbers[::2], numbers[1::2], strict=True))))
-    return tuple(refs)
+        box = tuple(zip(numbers[::2], numbers[1::2], strict=True))
+        if count == layout.ndim:
+            refs.append(ManifestRef(id, box))
+        else:
+            rest = tuple((0, n) for n in layout.grid_shape[count:])
+            foreign.append(ManifestRef(id, (*box[: layout.ndim], *rest), box))
+    return (*refs, *foreign)

@@ -35,6 +35,9 @@ class TransactionLog:
     ----------
     updated_chunks : mapping of NodeId to uint32 (n, ndim)
         Chunks that were set or deleted, sorted, unique; `n` may be 0.
+    other_ranks : mapping of NodeId to tuple of uint32 (n, ndim)
+        icechunk stores chunks of the wrong rank (section 12, Q8). If they are not all of one rank, those of most are in
+        `updated_chunks` and the others here. Only read, never written.
     """
 
     id: SnapshotId
@@ -45,6 +48,19 @@ class TransactionLog:
     updated_groups: frozenset[NodeId] = frozenset()
     updated_arrays: frozenset[NodeId] = frozenset()
     updated_chunks: Mapping[NodeId, NDArray[np.uint32]] = field(default_factory=dict)
+    other_ranks: Mapping[NodeId, tuple[NDArray[np.uint32], ...]] = field(default_factory=dict)
+
+    def chunks(self, node: NodeId, ndim: int) -> NDArray[np.uint32] | None:
+        """The changed chunks of an array that are of its rank, uint32 (n, ndim); ``None`` if there are none."""
+        for coords in self.parts(node):
+            if len(coords) and coords.shape[1] == ndim:
+                return coords
+        return None
+
+    def parts(self, node: NodeId) -> tuple[NDArray[np.uint32], ...]:
+        """All changed chunks of an array by rank."""
+        main = self.updated_chunks.get(node)
+        return () if main is None else (main, *self.other_ranks.get(node, ()))
 
 
 def encode_transaction_log(log: TransactionLog, *, level: int = DEFAULT_LEVEL) -> bytes:
@@ -53,7 +69,7 @@ def encode_transaction_log(log: TransactionLog, *, level: int = DEFAULT_LEVEL) -
     Raises
     ------
     ValueError
-        An id of a wrong length.
+        An id of a wrong length, or chunks of other ranks.
     TooLargeForFormat
         More changed chunks than readers take in one log.
     """
@@ -76,6 +92,8 @@ def _encode_flatbuffer(log: TransactionLog) -> memoryview:
     wrong = [id for group in [*ids, [id for id, _ in updated]] for id in group if len(id) != NODE_ID_SIZE]
     if len(log.id) != OBJECT_ID_SIZE or wrong:
         raise ValueError("a snapshot id has 12 bytes and a node id 8")
+    if log.other_ranks:
+        raise ValueError("chunks of one array are of different ranks")
     counts = np.array([len(coords) for _, coords in updated], np.int64)
     if 1 + len(updated) + int(counts.sum()) > MAX_TABLES:
         raise TooLargeForFormat(
@@ -158,7 +176,10 @@ def decode_transaction_log(data: bytes, *, file: str) -> TransactionLog:
     root = buffer.root()
     id = SnapshotId(root.struct(0, OBJECT_ID_SIZE, "the log's id"))
     groups = {name: _ids(root, slot, name) for slot, name in enumerate(_ID_SLOTS, 1)}
-    return TransactionLog(id, **groups, updated_chunks=_updated_chunks(buffer, root))
+    updated = _updated_chunks(buffer, root)
+    main = {node: parts[0] for node, parts in updated.items()}
+    others = {node: parts[1:] for node, parts in updated.items() if len(parts) > 1}
+    return TransactionLog(id, **groups, updated_chunks=main, other_ranks=others)
 
 
 def _ids(root: Table, slot: int, name: str) -> frozenset[NodeId]:
@@ -171,7 +192,8 @@ def _ids(root: Table, slot: int, name: str) -> frozenset[NodeId]:
     )
 
 
-def _updated_chunks(buffer: Buffer, root: Table) -> dict[NodeId, NDArray[np.uint32]]:
+def _updated_chunks(buffer: Buffer, root: Table) -> dict[NodeId, tuple[NDArray[np.uint32], ...]]:
+    """Chunks of each array by rank, in the parts of `coordinates`."""
     start, count = root.vector(_CHUNKS_SLOT, 4, 4, "the updated chunks")
     arrays = Tables.at(Places.pointed_at(buffer, start, count), 2, "an updated array")
     raw = arrays.field(0, "an updated array's id").read_bytes(NODE_ID_SIZE, "an updated array's id").tobytes()
@@ -184,4 +206,4 @@ def _updated_chunks(buffer: Buffer, root: Table) -> dict[NodeId, NDArray[np.uint
         raise buffer.corrupt(f"{total} updated chunks are more than any reader takes", start)
     rows = Tables.at(pointed_at(buffer, starts, counts), 1, "an updated chunk")
     coords = coordinates(rows, 0, counts, "an updated chunk's index")
-    return {id: _sorted_unique(own) for id, own in zip(ids, coords, strict=True)}
+    return {id: tuple(_sorted_unique(own) for _, own in parts) for id, parts in zip(ids, coords, strict=True)}
