@@ -14,6 +14,7 @@ from icechunk_virtual.repo.format.manifest import Manifest
 from icechunk_virtual.repo.id_sets import RowSet
 from icechunk_virtual.repo.reach import Limits, Reached, reach, read_manifests, read_tips
 
+_WAITING = 1 << 18  # chunks
 _VIRTUAL_ROW = np.dtype([("url", ">u4"), ("offset", ">u8"), ("length", ">u8")])
 
 
@@ -42,6 +43,29 @@ class ChunkStorageStats:
     def total_bytes(self) -> int:
         """Bytes of all chunks, wherever they are."""
         return self.non_virtual_bytes() + self.virtual_bytes
+
+
+class _NativeTally:
+    """Sum of the lengths of distinct chunks. They are looked through when enough have come together."""
+
+    def __init__(self) -> None:
+        self._sum = self._count = 0
+        self._waiting: list[tuple[NDArray[np.uint8], NDArray[np.uint64]]] = []
+        self._chunks = RowSet()
+
+    def add(self, ids: NDArray[np.uint8], lengths: NDArray[np.uint64]) -> None:
+        self._waiting.append((ids, lengths))
+        self._count += len(ids)
+        if self._count > _WAITING:
+            self.total()
+
+    def total(self) -> int:
+        """Bytes so far."""
+        if self._waiting:
+            ids, lengths = (np.concatenate(column) for column in zip(*self._waiting, strict=True))
+            self._waiting, self._count = [], 0
+            self._sum += int(lengths[self._chunks.add(ids)].sum())
+        return self._sum
 
 
 class _Tally:
@@ -79,16 +103,14 @@ class _Tally:
 
 async def native_storage(assets: Assets, limits: Limits) -> int:
     """Bytes of the distinct native chunks of every version that a ref leads to."""
-    reached, chunks, total = Reached(), RowSet(), 0
+    reached, tally = Reached(), _NativeTally()
     await reach(assets, await read_tips(assets.objects), reached, limits)
 
     async def read(id: ManifestId, size: int) -> None:
-        nonlocal total
-        ids, lengths = await assets.fetch_native_chunks(id, size)
-        total += int(lengths[chunks.add(ids)].sum())
+        tally.add(*await assets.fetch_native_chunks(id, size))
 
     await read_manifests(reached, limits, read)
-    return total
+    return tally.total()
 
 
 async def chunk_storage(assets: Assets, limits: Limits) -> ChunkStorageStats:
