@@ -27,7 +27,9 @@ BEFORE: dict[str, list[tuple[str, ...]]] = {
     "docs/how-to/append.md": [],
     "docs/how-to/authorise.md": [SCAN],
     "docs/how-to/read-versions.md": [SCAN],
+    "docs/how-to/logging.md": [],
     "docs/how-to/write-a-scanner.md": [],
+    "docs/how-to/write-with-dask.md": [],
     "docs/reference/command-line.md": [SCAN],
 }
 """Pages with code, and the commands that they take for granted."""
