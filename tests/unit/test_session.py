@@ -665,7 +665,10 @@ def test_committing_before_merging_is_warned_of(repo: Repository) -> None:
         session.commit("merged")
 
 
-@pytest.mark.parametrize("documents", [(array_document((2,)),) * 2, (GROUP, GROUP[:-1] + b',"attributes":{"x":1}}'), (GROUP, array_document((2,)))])
+@pytest.mark.parametrize(
+    "documents",
+    [(array_document((2,)),) * 2, (GROUP, GROUP[:-1] + b',"attributes":{"x":1}}'), (GROUP, array_document((2,)))],
+)
 def test_two_forks_that_create_the_same_path(repo: Repository, documents: tuple[bytes, bytes]) -> None:
     session = writable(repo)
     forks = [session.fork(), session.fork()]
