@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench compat clean distclean
+.PHONY: help demo test slow check format bench compat clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,8 +20,11 @@ $(READY): pyproject.toml tools/environment.py
 demo: $(READY)  ## write a small archive, scan it into a repository, read it back
 	$(BIN)/python examples/demo.py $(ARGS)
 
-test: $(READY)  ## all tests that need no network; ARGS goes to pytest
-	$(BIN)/python -m pytest -q -m 'not network' $(ARGS)
+test: $(READY)  ## all tests but the slow ones and those that need a network; ARGS goes to pytest
+	$(BIN)/python -m pytest -q -m 'not network and not slow' $(ARGS)
+
+slow: $(READY)  ## the long runs: more random histories, a real dask cluster; ARGS goes to pytest
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check

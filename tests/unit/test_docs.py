@@ -27,7 +27,9 @@ BEFORE: dict[str, list[tuple[str, ...]]] = {
     "docs/how-to/append.md": [],
     "docs/how-to/authorise.md": [SCAN],
     "docs/how-to/read-versions.md": [SCAN],
+    "docs/how-to/clean-up.md": [SCAN],
     "docs/how-to/logging.md": [],
+    "docs/how-to/solve-conflicts.md": [SCAN],
     "docs/how-to/write-a-scanner.md": [],
     "docs/how-to/write-with-dask.md": [],
     "docs/reference/command-line.md": [SCAN],
@@ -94,7 +96,8 @@ def test_page(name: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None
     columns = {"coords": np.zeros((1, 2)), "offsets": np.array([0]), "lengths": np.array([4])}
     namespace: dict[str, Any] = {"ChunkRefs": ChunkRefs, "Locations": Locations, **columns}
     namespace["source"] = type("Source", (), {"url": "file:///data/x"})
-    namespace["storage"] = None if not BEFORE[name] else repo.storage
+    if BEFORE[name]:
+        namespace |= {"repo": repo, "storage": repo.storage}
     exec("import icechunk_virtual as icv", namespace)
     for block in blocks(ROOT / name):
         if block.language == "console":
