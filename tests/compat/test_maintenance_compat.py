@@ -42,6 +42,7 @@ def write(engine: Engine, root: Path, sources: Sources) -> list[datetime]:
     config = engine.config([sources.prefix], threshold=12, splits={"s": 3})
     repo = engine.create(root, config, [sources.prefix])
     moments = [now()]
+    pause()  # times of files are those of the last tick of the clock
     ids: list[str] = []
 
     def commit(session: Any, message: str) -> None:
