@@ -1,25 +1,20 @@
-"""zarr's own contract for stores and its stateful machines, on every storage.
+"""zarr's own contract for stores, on every storage; its stateful machines are in test_zarr_machines.py.
 
 The store holds Zarr hierarchies and nothing else, so the subclass exchanges keys and documents for legal ones:
-arbitrary names become chunk keys, arbitrary bytes under ``zarr.json`` become group documents. What is checked is unchanged.
+arbitrary names become chunk keys, arbitrary bytes under ``zarr.json`` become group documents. The checks are unchanged.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
-import zarr
-from hypothesis import settings
-from hypothesis.stateful import run_state_machine_as_test
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
 from zarr.core.sync import _collect_aiterator, sync
-from zarr.testing.stateful import ZarrHierarchyStateMachine
 from zarr.testing.store import StoreTests
 from zarr.testing.utils import assert_bytes_equal
 
@@ -326,16 +321,3 @@ class TestIcechunkStore(StoreTests[IcechunkStore, cpu.Buffer]):
     def test_get_json_sync(self, store: IcechunkStore) -> None:
         sync(self.set(store, "zarr.json", self.buffer_cls.from_bytes(GROUP)))
         assert store._get_json_sync("zarr.json", prototype=default_buffer_prototype()) == json.loads(GROUP)
-
-
-@pytest.mark.slow
-def test_zarr_hierarchy_machine(storage: Storage) -> None:
-    """zarr's stateful model of groups and arrays against a writable session."""
-
-    def machine() -> ZarrHierarchyStateMachine:
-        store = Repository.open_or_create(storage).writable_session("main").store
-        asyncio.run(store.clear())
-        zarr.group(store=store, overwrite=True)
-        return ZarrHierarchyStateMachine(store)
-
-    run_state_machine_as_test(machine, settings=settings(max_examples=20, stateful_step_count=30, deadline=None))
