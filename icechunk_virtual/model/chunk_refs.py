@@ -24,7 +24,7 @@ from icechunk_virtual.model.chunks import (
     NativeChunk,
     VirtualChunk,
 )
-from icechunk_virtual.model.columns import as_unsigned, frozen, owned, rows_of
+from icechunk_virtual.model.columns import as_unsigned, frozen, owned, take_columns
 from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId
 from icechunk_virtual.model.keys import grid_of, increasing, last_of_each, pack, take_rows
 from icechunk_virtual.model.locations import Locations
@@ -41,7 +41,6 @@ __all__ = [
     "VirtualChunk",
 ]
 _FEW = 8  # chunks: fewer are looked up one by one
-_COORDS_NDIM = 2
 _ONE_BOX = 2  # edges
 _VIRTUAL, _NATIVE = int(ChunkKind.VIRTUAL), int(ChunkKind.NATIVE)  # plain numbers compare faster
 
@@ -93,7 +92,7 @@ class ChunkRefs(_Axes):
     # -- making ------------------------------------------------------------------------------------------------
 
     def __post_init__(self) -> None:
-        columns = _take_columns(self.coords, self.kind, self.source, self.offset, self.length)
+        columns = take_columns(self.coords, self.kind, self.source, self.offset, self.length)
         chunk_ids = np.asarray(self.chunk_ids)
         if chunk_ids.dtype != np.uint8 or chunk_ids.ndim != 2 or chunk_ids.shape[1] != OBJECT_ID_SIZE:
             raise ValueError(
@@ -170,7 +169,7 @@ class ChunkRefs(_Axes):
         ValueError
             As the class, and for columns of different lengths.
         """
-        coords, kind, source, offset, length = _take_columns(coords, kind, source, offset, length)
+        coords, kind, source, offset, length = take_columns(coords, kind, source, offset, length)
         if not increasing(coords):
             rows = last_of_each(pack(coords, grid_of(coords)))
             coords = frozen(take_rows(coords, rows))
@@ -203,9 +202,10 @@ class ChunkRefs(_Axes):
         return cls.from_rows(coords, ChunkKind.INLINE, 0, offsets, lengths, heap=b"".join(payloads))
 
     @classmethod
+    @lru_cache(maxsize=64)
     def empty(cls, ndim: int) -> ChunkRefs:
         """No references."""
-        return _empty(ndim)
+        return cls.from_rows(np.empty((0, ndim), np.uint32), ChunkKind.NATIVE, 0, 0, 0)
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -445,35 +445,6 @@ class ChunkRefs(_Axes):
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=64)
-def _empty(ndim: int) -> ChunkRefs:
-    return ChunkRefs.from_rows(np.empty((0, ndim), np.uint32), ChunkKind.NATIVE, 0, 0, 0)
-
-
-def _take_columns(
-    coords: ArrayLike, kind: ArrayLike, source: ArrayLike, offset: ArrayLike, length: ArrayLike
-) -> tuple[NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64]]:
-    """The caller's columns in our dtypes and layout, out of his reach."""
-    given = np.asarray(coords)
-    if given.ndim != _COORDS_NDIM:
-        raise ValueError(f"coords must have shape (n, ndim), got {given.shape}")
-    taken = np.asfortranarray(as_unsigned(given, np.uint32, "coords"))
-    n = len(taken)
-
-    def take(values: ArrayLike, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:
-        given = np.asarray(values)
-        taken = np.ascontiguousarray(rows_of(given, dtype, name, n))
-        return frozen(owned(taken) if taken is given else taken)
-
-    return (
-        frozen(owned(taken) if taken is given else taken),
-        take(kind, np.uint8, "kind"),
-        take(source, np.uint32, "source"),
-        take(offset, np.uint64, "offset"),
-        take(length, np.uint64, "length"),
-    )
 
 
 def _join(parts: list[ChunkRefs]) -> ChunkRefs:

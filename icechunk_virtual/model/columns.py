@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_COORDS_NDIM = 2
 _LONG_RANGE = 64  # bytes: ranges of at least this length on average are copied one by one
 _STEP_BYTES = 1 << 18  # how many bytes are gathered at a time: bounds the memory of index arrays
 
@@ -96,3 +97,27 @@ def gather(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[
         out[bounds[row] : bounds[end]] = data[np.arange(bounds[row], bounds[end]) + shift]
         row = end
     return out
+
+
+def take_columns(
+    coords: ArrayLike, kind: ArrayLike, source: ArrayLike, offset: ArrayLike, length: ArrayLike
+) -> tuple[NDArray[np.uint32], NDArray[np.uint8], NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64]]:
+    """The caller's columns in our dtypes and layout, out of his reach."""
+    given = np.asarray(coords)
+    if given.ndim != _COORDS_NDIM:
+        raise ValueError(f"coords must have shape (n, ndim), got {given.shape}")
+    taken = np.asfortranarray(as_unsigned(given, np.uint32, "coords"))
+    n = len(taken)
+
+    def take(values: ArrayLike, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:
+        given = np.asarray(values)
+        taken = np.ascontiguousarray(rows_of(given, dtype, name, n))
+        return frozen(owned(taken) if taken is given else taken)
+
+    return (
+        frozen(owned(taken) if taken is given else taken),
+        take(kind, np.uint8, "kind"),
+        take(source, np.uint32, "source"),
+        take(offset, np.uint64, "offset"),
+        take(length, np.uint64, "length"),
+    )
