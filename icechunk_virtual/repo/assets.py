@@ -160,6 +160,10 @@ class Assets:
         async with self._limiter:
             return (await self.objects.head(SNAPSHOTS + encode_id(id))).last_modified_us
 
+    def manifest_in_memory(self, id: ManifestId) -> Manifest | None:
+        """A manifest, if it need not be fetched."""
+        return self._manifests.get(id)
+
     async def fetch_manifest(self, id: ManifestId, size_bytes: int = 0, *, keep: bool = True) -> Manifest:
         """Fetch a manifest, large ones in several concurrent ranges.
 
@@ -175,7 +179,7 @@ class Assets:
         ObjectNotFound
         FormatError
         """
-        held = self._manifests.get(id)  # once per chunk that is read
+        held = self.manifest_in_memory(id)
         if held is not None:
             return held
         key = MANIFESTS + encode_id(id)

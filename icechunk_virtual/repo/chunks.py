@@ -67,8 +67,10 @@ async def find_chunk(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> 
 
 async def manifest_refs(ws: Workspace, node: ArrayNode, ref: ManifestRef) -> ChunkRefs:
     """All references that a manifest holds of an array."""
-    file = ws.snapshot.manifest_file(ref.id)
-    manifest = await ws.assets.fetch_manifest(ref.id, 0 if file is None else file.size_bytes)
+    manifest = ws.assets.manifest_in_memory(ref.id)  # once per chunk that is read
+    if manifest is None:
+        file = ws.snapshot.manifest_file(ref.id)
+        manifest = await ws.assets.fetch_manifest(ref.id, 0 if file is None else file.size_bytes)
     refs = manifest.refs(node.id, node.layout.ndim)
     return ChunkRefs.empty(node.layout.ndim) if refs is None else refs
 

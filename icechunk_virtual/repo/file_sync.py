@@ -17,6 +17,7 @@ from typing import Any
 _OPEN = (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0)
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES}
 _FEW_FILES = 3
+_BYTES_AT_LEAST = 1024 * 1024
 _BYTES_PER_FILE = 64 * 1024
 """What a disk writes in the time that one more round trip takes; small, because the estimate must not be missed."""
 _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE
@@ -71,7 +72,7 @@ def sync_file_system(directory: str, files: int) -> bool:
         False when nothing was done: few files, much unwritten data, or a system without the call.
     """
     syncfs = _c_function("syncfs")
-    if syncfs is None or files < _FEW_FILES or _unwritten_bytes() > files * _BYTES_PER_FILE:
+    if syncfs is None or files < _FEW_FILES or _unwritten_bytes() > _BYTES_AT_LEAST + files * _BYTES_PER_FILE:
         return False
     descriptor = os.open(directory, _OPEN)
     try:

@@ -1,7 +1,8 @@
 """A repository in a directory of this machine, safe between threads and processes.
 
 Conditional writes happen under a lock of the directory they are in; every write is a new file moved into place.
-Short operations run right on the event loop while the disk answers quickly, in threads otherwise.
+Short operations run right on the event loop while the disk answers quickly. See decision 006 for what goes through
+obstore and what does not.
 """
 
 # Plain strings instead of pathlib: this is called once per chunk.
@@ -32,7 +33,7 @@ from icechunk_virtual.repo.object_store import (
     escape_key,
     unescape_key,
 )
-from icechunk_virtual.repo.obstore_store import info_of
+from icechunk_virtual.repo.obstore_store import answers_here, info_of
 
 if TYPE_CHECKING:
     from icechunk_virtual.repo.format.envelope import FileType
@@ -52,7 +53,7 @@ class Pace:
     """Decides whether short blocking calls may run on the event loop: while most of them are quick.
 
     A vote and not an average: on a busy machine single calls are late by many milliseconds, because the thread was not
-    running, and threads would only make that worse. While most calls are slow, calls go to threads, except for a few
+    running, and threads would only make that worse. While most calls are slow, calls go elsewhere, except for a few
     that ask again.
     """
 
@@ -60,14 +61,23 @@ class Pace:
         self._limit = limit
         self._probe_every = probe_every
         self._slow = 0  # slow calls minus quick ones, between 0 and twice the majority
-        self._threaded = 0
+        self._elsewhere = 0
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a blocking function, here or in a thread."""
-        if self._slow >= _MAJORITY:
-            self._threaded += 1
-            if self._threaded % self._probe_every:
-                return await asyncio.to_thread(function, *args, **kwargs)
+        if self.quick():
+            return self.measure(function, *args, **kwargs)
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    def quick(self) -> bool:
+        """Whether to make the next call on the event loop, through `measure`."""
+        if self._slow < _MAJORITY:
+            return True
+        self._elsewhere += 1
+        return self._elsewhere % self._probe_every == 0
+
+    def measure(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a blocking function, and count its vote."""
         begin = time.perf_counter()
         try:
             return function(*args, **kwargs)
@@ -96,8 +106,9 @@ class LocalStore:
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._opened: obstore.store.LocalStore | None = None  # only when the directory exists
         self._reads = Pace()
-        self._writes = Pace()
+        self._writes = Pace(limit=2.5e-4)  # the way around costs less than for reads
 
     def __repr__(self) -> str:
         return f"LocalStore({self._root!r})"
@@ -159,8 +170,22 @@ class LocalStore:
     ) -> None:
         if durable or len(data) > _INLINE_BYTES:
             await asyncio.to_thread(self._put, key, data, durable=durable)
+        elif self._writes.quick():
+            self._writes.measure(self._put_quickly, key, data)
+        elif answers_here() and self._has_place(key):
+            with translating(key):
+                await obstore.put_async(self._library(), escape_key(key), data, use_multipart=False)
         else:
-            await self._writes.run(self._put_quickly, key, data)
+            await asyncio.to_thread(self._put, key, data, durable=False)
+
+    def _has_place(self, key: str) -> bool:
+        """Whether the directory of an object exists. The library would make it, but not durably."""
+        return os.path.isdir(os.path.dirname(self._path(key)))
+
+    def _library(self) -> obstore.store.LocalStore:
+        if self._opened is None:
+            self._opened = obstore.store.LocalStore(self._root)
+        return self._opened
 
     def _put_quickly(self, key: str, data: bytes | memoryview) -> None:
         """Under the final name at once: nobody knows the random name of a chunk before it is written."""

@@ -208,11 +208,16 @@ class ObstoreStore:
 _first_used_in: list[int] = []  # id of the process that the library's threads live in
 
 
-def check_process() -> None:
-    """Raise `StorageError` in a fork of the process that used the library first: there it would never answer."""
+def answers_here() -> bool:
+    """Whether the library's coroutines ever end: not in a fork of the process that used them first."""
     if not _first_used_in:
         _first_used_in.append(os.getpid())
-    elif _first_used_in[0] != os.getpid():
+    return _first_used_in[0] == os.getpid()
+
+
+def check_process() -> None:
+    """Raise `StorageError` where the library would never answer."""
+    if not answers_here():
         raise StorageError(
             "object store error: this process is a fork of one that has used the object store library, whose threads "
             "did not come along. Start worker processes by 'spawn' or 'forkserver', e.g. "

@@ -533,3 +533,48 @@ def test_a_forked_child_lists(store: LocalStore) -> None:
     process.start()
     process.join(30)
     assert process.exitcode == 0
+
+
+def test_small_writes_to_a_slow_disk_go_through_the_library(store: LocalStore, tmp_path: Path) -> None:
+    """Which does not block the event loop, and leaves what the next reader expects."""
+    run(store.put("chunks/first", b"1", durable=False))
+    store._writes = Pace(limit=-1.0)  # every call is slow
+    direct: list[str] = []
+    real = store._put_quickly
+
+    def put_quickly(key: str, data: bytes | memoryview) -> None:
+        direct.append(key)
+        real(key, data)
+
+    store._put_quickly = put_quickly  # type: ignore[method-assign]
+    names = [f"{directory}/a#{i}" for i in range(20) for directory in ("chunks", "manifests")]
+
+    async def work() -> None:
+        for name in names:
+            await store.put(name, name.encode(), durable=False)
+        await store.put(names[-1], b"again", durable=False)
+        await store.sync(names)
+        assert await keys(store) == sorted(["chunks/first", *names])
+        assert await store.get(names[0]) == names[0].encode()
+        assert await store.get(names[-1]) == b"again"
+
+    run(work())
+    assert 4 <= len(direct) < 10
+    assert [path.name for path in tmp_path.rglob("*#*")] == []
+
+
+@posix
+def test_a_forked_child_writes_to_a_slow_disk(store: LocalStore) -> None:
+    store._writes = Pace(limit=-1.0)
+    for i in range(10):
+        run(store.put(f"chunks/{i}", b"1", durable=False))
+
+    def child() -> None:
+        for i in range(10, 20):
+            run(store.put(f"chunks/{i}", b"2", durable=False))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    assert len(run(keys(store))) == 20
