@@ -12,6 +12,7 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 
 from icechunk_virtual import (
+    ConflictDetector,
     ConflictError,
     IcechunkError,
     Repository,
@@ -228,7 +229,7 @@ def test_versions_are_in_the_order_of_their_times() -> None:
     session.commit("later")
 
 
-@pytest.mark.parametrize("later", ["nothing", "another chunk", "other bytes", "a deletion", "the same again"])
+@pytest.mark.parametrize("later", ["nothing", "another chunk", "other bytes", "a deletion", "the same again", "others"])
 def test_a_lost_race_does_not_freeze_the_changes(later: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Manifests of the first attempt serve the second one only if they still say what the session says."""
     repo, _ = repository_with_two_arrays()
@@ -258,6 +259,12 @@ def test_a_lost_race_does_not_freeze_the_changes(later: str, monkeypatch: pytest
         case "a deletion":
             expected["a/c/1"] = None
             asyncio.run(session.store.delete("a/c/1"))
+        case "others":
+            expected["a/c/1"] = b"others.."
+            other = repo.writable_session("main")
+            put(other.store, "a/c/1", b"others..")
+            other.commit("others")
+            session.rebase(ConflictDetector())
     lose()
     written = len(list_keys(session, "manifests/"))
     session.commit("in time")
@@ -301,3 +308,19 @@ def test_manifests_of_an_attempt_long_ago_are_written_again() -> None:
         patch.setattr(Assets, "snapshot_last_modified_us", last_modified)
         session.commit("much later")
     assert get(Repository.open(storage).readonly_session("main").store, "a/c/0") == b"first..."
+
+
+def test_changes_that_others_made_first_are_still_a_commit() -> None:
+    """However often the session is rebased after it has nothing left to say."""
+    repo, _ = repository_with_two_arrays()
+    session = repo.writable_session("main")
+    asyncio.run(session.store.delete("a/zarr.json"))
+    for number in range(3):
+        other = repo.writable_session("main")
+        if number == 0:
+            asyncio.run(other.store.delete("a/zarr.json"))
+        else:
+            put(other.store, "b/c/0", bytes([number] * 8))
+        other.commit("others")
+        session.rebase(ConflictDetector())
+    assert session.commit("agreed") == repo.lookup_branch("main")
