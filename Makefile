@@ -26,10 +26,11 @@ test: $(READY)  ## all tests but the slow ones and those that need a network; AR
 slow: $(READY)  ## the long runs: more random histories, a real dask cluster; ARGS goes to pytest
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-check: $(READY)  ## lint, format and types
+check: $(READY)  ## lint, format, types and architecture
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/architecture
 
 format: $(READY)  ## put the code into the house format
 	$(BIN)/ruff check --fix --select I
