@@ -21,7 +21,7 @@ from icechunk_virtual.model.strings import Strings
 from icechunk_virtual.repo.info import us_from_utc
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would make it three times as dear: calls take hundreds of thousands
 class VirtualChunkSpec:
     """A virtual reference of one chunk, for `IcechunkStore.set_virtual_refs`.
 
