@@ -216,6 +216,9 @@ def _as_dataset(obj: DataArray | Dataset) -> Dataset:
 def _write_metadata(dataset: Dataset, store: ZarrStore, writer: _Writer, encoding: Mapping[Any, Any]) -> None:
     """Create and resize arrays, write attributes; the values are left to the writer."""
     _validate_dataset_names(dataset)
+    hollow = [name for name, variable in dataset.variables.items() if not variable.size and _is_dask(variable)]
+    if hollow:  # chunks of length zero, which dask has, are none that zarr makes
+        dataset = dataset.assign({name: dataset.variables[name].compute() for name in hollow})
     dataset = store._validate_and_autodetect_region(dataset)
     store._validate_encoding(encoding)
     dump_to_store(dataset, store, writer, encoding=encoding)  # type: ignore[no-untyped-call]

@@ -76,6 +76,8 @@ def serializer(dtype: DType) -> dict[str, Any]:
         return {"name": "vlen-utf8"}
     if dtype == BYTES:
         return {"name": "vlen-bytes"}
+    if dtype.names is not None:  # always packed and little-endian, see `is_packed`; zarr from 3.3 on wants it said
+        return {"name": "bytes", "configuration": {"endian": "little"}}
     if dtype.kind not in "iufcUMm" or (dtype.itemsize == 1 and dtype.kind != "U"):
         return {"name": "bytes"}
     big = dtype.str[0] == ">"  # dtype.byteorder would say "=" for native order

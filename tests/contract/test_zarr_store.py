@@ -23,6 +23,7 @@ from icechunk_virtual import IcechunkStore, Repository, Storage
 from icechunk_virtual.repo import chunks, tree
 from icechunk_virtual.repo.keys import ChunkKey, parse_key
 
+_NO_HELPERS = "this release of zarr has no such helpers in Store"
 GROUP = b'{"zarr_format":3,"node_type":"group"}'
 
 
@@ -173,8 +174,11 @@ class TestIcechunkStore(StoreTests[IcechunkStore, cpu.Buffer]):
         await super().test_getsize(store, key, data)
 
     async def test_getsize_prefix(self, store: IcechunkStore) -> None:
-        prepare(store, "c/0/0")
-        await super().test_getsize_prefix(store)
+        value = self.buffer_cls.from_bytes(b"\x01\x02\x03\x04")
+        keys = ["c/0/0", "c/0/1", "c/1/0", "c/1/1"]
+        for key in (*keys, "cc/c/0"):  # the last one only begins with the same letter
+            await self.set(store, key, value)
+        assert await store.getsize_prefix("c") == 4 * len(keys)
 
     @pytest.mark.parametrize("key", ["c/0", "foo/c/0/0", "foo/0/c/0"])
     @pytest.mark.parametrize("data", [b"\x01\x02\x03\x04", b""])
@@ -304,20 +308,24 @@ class TestIcechunkStore(StoreTests[IcechunkStore, cpu.Buffer]):
         await store.set_if_not_exists("c/1", new)
         assert await store.get("c/1", default_buffer_prototype()) == new
 
+    @pytest.mark.skipif(not hasattr(IcechunkStore, "_get_bytes"), reason=_NO_HELPERS)
     async def test_get_bytes(self, store: IcechunkStore) -> None:
         await self.set(store, "zarr.json", self.buffer_cls.from_bytes(GROUP))
         assert await store._get_bytes("zarr.json", prototype=default_buffer_prototype()) == GROUP
         with pytest.raises(FileNotFoundError):
             await store._get_bytes("nonexistent/zarr.json", prototype=default_buffer_prototype())
 
+    @pytest.mark.skipif(not hasattr(IcechunkStore, "_get_bytes"), reason=_NO_HELPERS)
     def test_get_bytes_sync(self, store: IcechunkStore) -> None:
         sync(self.set(store, "zarr.json", self.buffer_cls.from_bytes(GROUP)))
         assert store._get_bytes_sync("zarr.json", prototype=default_buffer_prototype()) == GROUP
 
+    @pytest.mark.skipif(not hasattr(IcechunkStore, "_get_json"), reason=_NO_HELPERS)
     async def test_get_json(self, store: IcechunkStore) -> None:
         await self.set(store, "zarr.json", self.buffer_cls.from_bytes(GROUP))
         assert await store._get_json("zarr.json", prototype=default_buffer_prototype()) == json.loads(GROUP)
 
+    @pytest.mark.skipif(not hasattr(IcechunkStore, "_get_json"), reason=_NO_HELPERS)
     def test_get_json_sync(self, store: IcechunkStore) -> None:
         sync(self.set(store, "zarr.json", self.buffer_cls.from_bytes(GROUP)))
         assert store._get_json_sync("zarr.json", prototype=default_buffer_prototype()) == json.loads(GROUP)
