@@ -256,7 +256,9 @@ class IcechunkStore(ReferenceDoors, Store):
         if isinstance(parsed, DocumentKey):
             tree.delete_node(self._ws, parsed.path)
         elif isinstance(parsed, ChunkKey):
-            chunks.set_chunk(self._ws, parsed.path, parsed.coords, None)
+            node = tree.get_array(self._ws, parsed.path)
+            if chunks.in_grid(node, parsed.coords):  # any other chunk can not exist
+                chunks.set_chunk(self._ws, parsed.path, parsed.coords, None)
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete a node with everything below it, or the chunks below a chunk prefix (``a/c/0``)."""

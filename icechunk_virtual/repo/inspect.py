@@ -16,7 +16,7 @@ def snapshot_json(snapshot: Snapshot, *, pretty: bool) -> str:
     content: dict[str, Any] = {"id": encode_id(snapshot.id)}
     if snapshot.parent_id is not None:
         content["parent_id"] = encode_id(snapshot.parent_id)
-    content["flushed_at"] = utc_from_us(snapshot.flushed_at_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    content["flushed_at"] = _moment(snapshot.flushed_at_us)
     content["commit_message"] = snapshot.message
     content["metadata"] = snapshot.metadata
     content["manifests"] = [
@@ -25,6 +25,13 @@ def snapshot_json(snapshot: Snapshot, *, pretty: bool) -> str:
     ]
     content["nodes"] = [_describe(node) for node in snapshot.nodes()]
     return json.dumps(content, indent=2 if pretty else None, ensure_ascii=False)
+
+
+def _moment(microseconds: int) -> str:
+    """RFC 3339 in UTC, with three or six digits behind the second, or none, as the original writes it."""
+    fraction = microseconds % 1_000_000
+    digits = "" if not fraction else f".{fraction // 1000:03}" if fraction % 1000 == 0 else f".{fraction:06}"
+    return f"{utc_from_us(microseconds):%Y-%m-%dT%H:%M:%S}{digits}Z"
 
 
 def _describe(node: Node) -> dict[str, Any]:

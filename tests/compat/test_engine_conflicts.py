@@ -286,7 +286,6 @@ def refusals(engine: Engine, root: Path) -> dict[str, Callable[[], Any]]:
         "chunk of nothing": lambda: put(store, "nope/c/0", b"x"),
         "chunk of a group": lambda: put(store, "c/0", b"x"),
         "chunk outside": lambda: put(store, "a/c/2/0", b"x"),
-        "delete chunk outside": lambda: sync(store.delete("a/c/0/2")),
         "delete chunk of nothing": lambda: sync(store.delete("nope/c/0")),
         "size of nothing": lambda: sync(store.getsize("nope/zarr.json")),
         "size of chunk of nothing": lambda: sync(store.getsize("nope/c/0")),

@@ -25,6 +25,7 @@ DEVIATIONS = {
     "resurrection": "a chunk written, cut off and grown back in a session is gone; the original shows committed bytes",
     "leftover": "create with chunks, update and delete in one session: nothing is left; the original stays dirty",
     "indices": "chunk keys with too many or too few indices are refused; the original stores them",
+    "no such chunk": "deleting a chunk outside the grid is no error, as zarr expects of stores; the original refuses",
     "letter c": "chunk keys are cut at a component `c`, not at the letter",
     "read-only": "`delete` and `clear` on a read-only session are refused; the original changes what it shows",
     "ranges": "byte ranges are Python slices; the original panics, or returns other bytes, when they leave the value",

@@ -325,9 +325,9 @@ def test_chunks_need_an_array(filled: Filled) -> None:
 def test_chunks_outside_the_grid_are_refused(filled: Filled, index: str) -> None:
     key = f"g/a/c/{index}".rstrip("/")
     before = values_of(filled.store)
-    for use in (delete, lambda store, key: put(store, key, b"x" * 600)):
-        with pytest.raises(InvalidChunkIndex, match=r"invalid chunk index: coordinates ChunkIndices\(\["):
-            use(filled.store, key)
+    delete(filled.store, key)  # deleting what can not exist is no error
+    with pytest.raises(InvalidChunkIndex, match=r"invalid chunk index: coordinates ChunkIndices\(\["):
+        put(filled.store, key, b"x" * 600)
     with pytest.raises(InvalidChunkIndex, match="for array at /g/a"):
         filled.store.set_virtual_ref(key, "file:///x/y", offset=0, length=1, validate_container=False)
     assert values_of(filled.store) == before
