@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -168,6 +168,11 @@ def sync_twin(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     twin.__name__ = function.__name__.removesuffix("_async")
     twin.__qualname__ = function.__qualname__.removesuffix("_async")
     return twin
+
+
+def class_twin(method: Callable[Concatenate[type[T], P], Coroutine[Any, Any, R]]) -> classmethod[T, P, R]:
+    """`sync_twin` of a class method: for use in the body of its class, right below it."""
+    return classmethod(sync_twin(method.__func__))  # type: ignore[attr-defined]  # in its class it is a `classmethod`
 
 
 class BothIterator(Iterator[T], AsyncIterator[T], Generic[T]):

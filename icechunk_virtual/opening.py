@@ -77,5 +77,4 @@ def open_repository(repo: str | os.PathLike[str], *, authorize: Authorize | None
     authorize
         URL prefixes of virtual chunk containers that may be read, alone or with credentials.
     """
-    opened: Repository = Repository.open(storage_of(repo), authorize_virtual_chunk_access=granted(authorize))
-    return opened
+    return Repository.open(storage_of(repo), authorize_virtual_chunk_access=granted(authorize))

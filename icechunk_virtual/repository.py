@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from icechunk_virtual._sync import BothIterator, run, sync_twin
+from icechunk_virtual._sync import BothIterator, class_twin, run, sync_twin
 from icechunk_virtual.containers.credentials import AnyCredential
 from icechunk_virtual.maintenance import Maintenance
 from icechunk_virtual.model.ids import encode_id
@@ -75,7 +75,7 @@ class Repository(Maintenance):
         """
         return cls(storage, await creation.create(storage.object_store, config, authorize_virtual_chunk_access))
 
-    create = classmethod(sync_twin(create_async.__func__))  # type: ignore[attr-defined]
+    create = class_twin(create_async)
 
     @classmethod
     async def open_async(
@@ -103,7 +103,7 @@ class Repository(Maintenance):
         """
         return cls(storage, await creation.open_(storage.object_store, config, authorize_virtual_chunk_access))
 
-    open = classmethod(sync_twin(open_async.__func__))  # type: ignore[attr-defined]
+    open = class_twin(open_async)
 
     @classmethod
     async def open_or_create_async(
@@ -115,7 +115,7 @@ class Repository(Maintenance):
         """Open the repository if there is one, otherwise create it."""
         return cls(storage, await creation.open_or_create(storage.object_store, config, authorize_virtual_chunk_access))
 
-    open_or_create = classmethod(sync_twin(open_or_create_async.__func__))  # type: ignore[attr-defined]
+    open_or_create = class_twin(open_or_create_async)
 
     @staticmethod
     async def exists_async(storage: Storage) -> bool:
