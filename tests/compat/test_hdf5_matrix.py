@@ -374,7 +374,11 @@ def test_user_block(tmp_path: Path, userblock: int) -> None:
     with h5py.File(path, "w", userblock_size=userblock) as file:
         file["contiguous"] = values
         file.create_dataset("chunked", data=values, chunks=(30,), compression="gzip")
-    group = open_group(scanned(path))
+        file.create_dataset("unwritten", (100,), "i4", fillvalue=7)  # HDF5 has an offset even for this
+    found = scanned(path)
+    assert found.root.arrays["unwritten"].nrefs == 0
+    group = open_group(found)
+    equal(group["unwritten"][...], np.full(100, 7))
     equal(group["contiguous"][...], values)
     equal(group["chunked"][...], values)
 

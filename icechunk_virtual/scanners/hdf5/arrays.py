@@ -235,12 +235,11 @@ def _fetched(refs: ChunkRefs, source: Source) -> ChunkRefs:
 
 
 def _contiguous(facts: _Facts) -> tuple[VirtualArray, str]:
-    offset = facts.dataset.id.get_offset()
-    chunk_shape, target = facts.shape, facts.file.options.contiguous_chunk
-    itemsize = _itemsize(facts)
-    if offset is None:  # never written
+    target, itemsize = facts.file.options.contiguous_chunk, _itemsize(facts)
+    if not facts.dataset.id.get_storage_size():  # never written; its offset would be the user block's size less one
         chunk_shape = contiguous_chunks(facts.shape, itemsize, target=target)
         return VirtualArray(facts.document(chunk_shape, []), ChunkRefs.empty(len(facts.shape))), ""
+    offset = facts.dataset.id.get_offset()
     _check_within(facts, np.array([offset], np.uint64), np.array([math.prod(facts.shape) * itemsize], np.uint64))
     fill = np.zeros((), facts.element.dtype)
     if facts.fill is not None:
