@@ -92,7 +92,7 @@ def encode_changed_snapshot(
     other nodes are copied; the nodes of others are encoded anew. Parameters and errors as `encode_snapshot`.
     """
     head = _Head(id, parent_id, flushed_at_us, message, metadata, manifest_files)
-    order = sorted(changed, key=lambda path: path.encode("utf-8"))
+    order = sorted(changed)  # texts sort as their UTF-8 bytes
     if any(node is not None and node.path != path for path, node in changed.items()):
         raise ValueError("a changed node has another path than its key")
     bounds = base.blob_bounds
@@ -101,18 +101,21 @@ def encode_changed_snapshot(
         return _assemble(head, blobs, np.array([len(blob) for blob in blobs], np.int64), level)
     pieces: list[bytes | memoryview] = []
     sizes: list[NDArray[np.int64]] = []
+    new: list[int] = []  # sizes of the blobs since the last run of copied ones
     copied = 0
     for path in [*order, None]:  # a step per changed node
         row, found = (base.num_nodes, False) if path is None else base.find_row(path)
         if row > copied:
             pieces.append(base.blob_bytes(copied, row))
-            sizes.append(np.diff(bounds[copied : row + 1]))
+            sizes += [np.array(new, np.int64), np.diff(bounds[copied : row + 1])]
+            new = []
         copied = row + found
         node = None if path is None else changed[path]
         if node is not None:
-            pieces.append(encode_node(node))
-            sizes.append(np.array([len(pieces[-1])], np.int64))
-    return _assemble(head, pieces, np.concatenate([np.zeros(0, np.int64), *sizes]), level)
+            blob = encode_node(node)
+            pieces.append(blob)
+            new.append(len(blob))
+    return _assemble(head, pieces, np.concatenate([*sizes, np.array(new, np.int64)]), level)
 
 
 def encode_adopted_snapshot(snapshot: Snapshot, parent_id: SnapshotId, *, level: int = DEFAULT_LEVEL) -> bytes:

@@ -40,6 +40,9 @@ _NAME_VTABLE = struct.pack("<3H", 6, 8, 4)
 _NO_NAME_VTABLE = struct.pack("<2H", 4, 4)
 
 _HEAD = struct.Struct("<II 14s2x i8sIIBxxxI")  # mark and size, vtable, table
+_GROUP_HEAD = struct.Struct("<II 14s2x i8sIIBxxxI 4sii")  # and the data of a group: vtable, table; the path's length
+_TO_GROUP_PATH = _GROUP_HEAD.size - 4 - (NODE_AT + 12)
+_ZEROS = tuple(map(bytes, range(8)))
 _U32 = struct.Struct("<I")
 _MANIFEST = struct.Struct("<i12sI")
 
@@ -80,19 +83,29 @@ def encode_node(node: Node) -> bytes:
     """
     if len(node.id) != NODE_ID_SIZE:
         raise ValueError(f"a node id has {NODE_ID_SIZE} bytes, got {len(node.id)}")
-    is_array = isinstance(node, ArrayNode)
+    if isinstance(node, GroupNode):
+        return _encode_group(node)
     blob = _Blob(_HEAD.size)
-    _HEAD.pack_into(blob, 0, BLOB_MARK, 0, _NODE_VTABLE, 16, node.id, 0, 0, _ARRAY if is_array else _GROUP, 0)
-    if isinstance(node, ArrayNode):
-        _append_array(blob, node)
-    else:
-        blob += _GROUP_VTABLE
-        blob.point(NODE_AT + 24, len(blob))
-        blob += struct.pack("<i", 4)
+    _HEAD.pack_into(blob, 0, BLOB_MARK, 0, _NODE_VTABLE, 16, node.id, 0, 0, _ARRAY, 0)
+    _append_array(blob, node)
     blob.point(NODE_AT + 12, blob.text(node.path))
     blob.point(NODE_AT + 16, blob.vector(len(node.document), node.document))
     _U32.pack_into(blob, 4, blob.pad(8))
     return bytes(blob)
+
+
+def _encode_group(node: GroupNode) -> bytes:
+    """In one step: there may be very many, and all distances follow from two lengths."""
+    path, document = node.path.encode("utf-8"), node.document
+    gap = 4 - len(path) % 4  # a string ends with a zero
+    document_at = _GROUP_HEAD.size + len(path) + gap
+    end = document_at + 4 + len(document)
+    size = end + -end % 8
+    distance = document_at - NODE_AT - 16
+    head = _GROUP_HEAD.pack(
+        BLOB_MARK, size, _NODE_VTABLE, 16, node.id, _TO_GROUP_PATH, distance, _GROUP, 8, _GROUP_VTABLE, 4, len(path)
+    )
+    return b"".join((head, path, _ZEROS[gap], _U32.pack(len(document)), document, _ZEROS[size - end]))
 
 
 def _append_array(blob: _Blob, node: ArrayNode) -> None:
