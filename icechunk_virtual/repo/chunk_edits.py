@@ -8,15 +8,15 @@ No I/O; the bytes are already where the references say.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from icechunk_virtual.model.chunk_refs import Chunk, ChunkKind, ChunkRefs, InlineChunk, NativeChunk, VirtualChunk
+from icechunk_virtual.model.chunk_refs import Chunk, ChunkKind, ChunkRefs, InlineChunk, NativeChunk
+from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId
 from icechunk_virtual.model.locations import Locations
 
 _FEW = 100
@@ -56,14 +56,12 @@ class Overlay:
 
     def over(self, older: Overlay) -> Overlay:
         """Both in one, where these edits came later."""
-        return Overlay(
-            older.refs.without(self.deleted.coords).replace(self.refs),
-            older.deleted.without(self.refs.coords).replace(self.deleted),
-        )
+        return Overlay(self.apply(older.refs), older.deleted.without(self.refs.coords).replace(self.deleted))
 
     def apply(self, refs: ChunkRefs) -> ChunkRefs:
         """References after these edits."""
-        return refs.without(self.deleted.coords).replace(self.refs)
+        kept = refs.without(self.deleted.coords) if len(self.deleted) else refs
+        return kept.replace(self.refs)
 
     def equals(self, other: Overlay) -> bool:
         """Whether both set the same chunks to the same bytes and delete the same chunks."""
@@ -200,41 +198,42 @@ def _rebuild(ndim: int, layers: tuple[Overlay, ...], single: dict[tuple[int, ...
 
 def _columns_of(single: dict[tuple[int, ...], Chunk | None], ndim: int) -> Overlay:
     """Columns of chunks that were set one at a time."""
-    by_kind: dict[type, tuple[list[tuple[int, ...]], list[Chunk]]] = {}
-    deleted = []
-    for coord, chunk in single.items():
-        if chunk is None:
-            deleted.append(coord)
-        else:
-            coords, chunks = by_kind.setdefault(type(chunk), ([], []))
-            coords.append(coord)
-            chunks.append(chunk)
-    parts = [ChunkRefs.empty(ndim)]
-    for kind, (coords, chunks) in by_kind.items():
-        grid = np.array(coords, np.uint32).reshape(len(coords), ndim)
-        parts.append(_COLUMNS[kind](grid, chunks))
-    return Overlay(ChunkRefs.concat(parts), coordinate_set(deleted, ndim))
+    kept = sorted((coord, chunk) for coord, chunk in single.items() if chunk is not None)
+    deleted = sorted(coord for coord, chunk in single.items() if chunk is None)
+    nothing = ChunkRefs.empty(ndim)
+    return Overlay(_refs_of(kept, ndim) if kept else nothing, coordinate_set(deleted, ndim) if deleted else nothing)
 
 
-def _native_columns(coords: NDArray[np.uint32], chunks: Sequence[NativeChunk]) -> ChunkRefs:
-    ids = np.frombuffer(b"".join(c.id for c in chunks), np.uint8).reshape(len(chunks), -1)
-    return ChunkRefs.native(coords, ids, [c.length for c in chunks], [c.offset for c in chunks])
-
-
-def _inline_columns(coords: NDArray[np.uint32], chunks: Sequence[InlineChunk]) -> ChunkRefs:
-    return ChunkRefs.inline(coords, [c.data for c in chunks])
-
-
-def _virtual_columns(coords: NDArray[np.uint32], chunks: Sequence[VirtualChunk]) -> ChunkRefs:
+def _refs_of(chunks: Sequence[tuple[tuple[int, ...], Chunk]], ndim: int) -> ChunkRefs:
+    """Columns of chunks with their coordinates, which ascend."""
+    rows: list[tuple[int, int, int, int]] = []  # kind, source, offset, length
+    ids: list[ChunkId] = []
+    heap: list[bytes] = []
+    heap_end = 0
     places: dict[tuple[str, str | None, int | None], int] = {}
-    source = [places.setdefault((c.url, c.etag, c.last_modified), len(places)) for c in chunks]
-    urls, etags, seconds = zip(*places, strict=True)
-    locations = Locations.of(urls, etags=etags, last_modified=seconds)
-    return ChunkRefs.virtual(coords, locations, source, [c.offset for c in chunks], [c.length for c in chunks])
-
-
-_COLUMNS: dict[type, Callable[[NDArray[np.uint32], Any], ChunkRefs]] = {
-    NativeChunk: _native_columns,
-    InlineChunk: _inline_columns,
-    VirtualChunk: _virtual_columns,
-}
+    for _, chunk in chunks:
+        if isinstance(chunk, InlineChunk):
+            rows.append((ChunkKind.INLINE, 0, heap_end, len(chunk.data)))
+            heap.append(chunk.data)
+            heap_end += len(chunk.data)
+        elif isinstance(chunk, NativeChunk):
+            rows.append((ChunkKind.NATIVE, len(ids), chunk.offset, chunk.length))
+            ids.append(chunk.id)
+        else:
+            row = places.setdefault((chunk.url, chunk.etag, chunk.last_modified), len(places))
+            rows.append((ChunkKind.VIRTUAL, row, chunk.offset, chunk.length))
+    kind, source, offset, length = np.array(rows, np.uint64).T.copy()
+    locations = ChunkRefs.empty(ndim).locations
+    if places:
+        urls, etags, seconds = zip(*places, strict=True)
+        locations = Locations.of(urls, etags=etags, last_modified=seconds)
+    return ChunkRefs._trusted(
+        np.array([coord for coord, _ in chunks], np.uint32, order="F").reshape(len(chunks), ndim),
+        kind.astype(np.uint8),
+        source.astype(np.uint32),
+        offset,
+        length,
+        locations,
+        np.frombuffer(b"".join(ids), np.uint8).reshape(len(ids), OBJECT_ID_SIZE),
+        b"".join(heap),
+    )
