@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check format bench compat clean distclean
+.PHONY: help demo test slow check format bench compat docs clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ bench: $(READY)  ## measure against the peers; ARGS="NAME... --repeats N"
 
 compat: $(READY)  ## only the tests that the real icechunk judges
 	$(BIN)/python -m pytest -q tests/compat $(ARGS)
+
+docs: $(READY)  ## build the documentation in build/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
+	@echo "open build/docs/index.html"
 
 clean:  ## remove what was built and written here
 	rm -rf demo-archive dist build bench/results .mypy_cache .ruff_cache .pytest_cache .hypothesis
