@@ -18,6 +18,7 @@ __all__ = ["initialize_logs", "set_logs_filter"]
 FILTER: Final = "ICECHUNK_LOG"
 SILENCE: Final = "ICECHUNK_NO_LOGS"
 STDOUT: Final = "ICECHUNK_LOG_TO_STDOUT"
+NO_COLOUR: Final = "NO_COLOR"  # see no-color.org
 
 PACKAGE: Final = "icechunk_virtual"
 TRACE: Final = 5
@@ -32,6 +33,8 @@ LEVELS: Final = {
 }
 _BY_NUMBER: Final = dict(enumerate(LEVELS))
 _NAMES: Final = {level: name.upper() for name, level in LEVELS.items()}
+_COLOURS: Final = {logging.ERROR: 31, logging.WARNING: 33, logging.INFO: 32, logging.DEBUG: 34, TRACE: 35}
+"""On terminals, by level: the codes that the original has."""
 _SYNONYMS: Final = {"warning": "warn", "critical": "error", "false": "off", "none": "off"}
 
 # The original's names of its parts, and where that part's work is done here.
@@ -58,8 +61,9 @@ _set: dict[str, int] = {}
 def initialize_logs() -> None:
     """Show the package's log records, as ``ICECHUNK_LOG`` says. Called when the package is imported.
 
-    Records go to stderr, or to stdout if ``ICECHUNK_LOG_TO_STDOUT`` is set. With ``ICECHUNK_NO_LOGS`` in the
-    environment nothing is shown here; handlers of the application get the records as always.
+    Records go to stderr, or to stdout if ``ICECHUNK_LOG_TO_STDOUT`` is set; with colours on a terminal, unless
+    ``NO_COLOR`` is set. With ``ICECHUNK_NO_LOGS`` in the environment nothing is shown here; handlers of the
+    application get the records as always.
     """
     ours = logging.getLogger(PACKAGE)
     if not any(isinstance(handler, _Handler | logging.NullHandler) for handler in ours.handlers):
@@ -166,10 +170,18 @@ class _Handler(logging.Handler):
             return
         try:
             stream = sys.stdout if os.environ.get(STDOUT) is not None else sys.stderr
+            coloured = stream.isatty() and not os.environ.get(NO_COLOUR)
+            record.short = _level_name(record.levelno, record.levelname, coloured=coloured)
             stream.write(self.format(record) + "\n")
             stream.flush()
         except Exception:  # noqa: BLE001 - as logging's own handlers: a record that cannot be shown breaks nothing
             self.handleError(record)
+
+
+def _level_name(level: int, otherwise: str, *, coloured: bool) -> str:
+    """Five characters, flush right; with codes for terminals around them."""
+    name = f"{_NAMES.get(level, otherwise):>5}"
+    return f"\x1b[{_COLOURS[level]}m{name}\x1b[0m" if coloured and level in _COLOURS else name
 
 
 def _others_handle(record: logging.LogRecord) -> bool:
@@ -183,16 +195,11 @@ def _others_handle(record: logging.LogRecord) -> bool:
 
 
 class _Formatter(logging.Formatter):
-    """``2026-01-31T12:00:00.123Z  WARN icechunk_virtual.repo.assets: message``."""
+    """``2026-01-31T12:00:00.123Z  WARN icechunk_virtual.repo.assets: message``; `short` is set by the handler."""
 
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(short)5s %(name)s: %(message)s")
+        super().__init__("%(asctime)s %(short)s %(name)s: %(message)s")
         self.converter = time.gmtime
-
-    def format(self, record: logging.LogRecord) -> str:
-        """As the class says."""
-        record.short = _NAMES.get(record.levelno, record.levelname)
-        return super().format(record)

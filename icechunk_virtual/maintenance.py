@@ -10,6 +10,7 @@ from typing import Any
 
 from icechunk_virtual._sync import sync_twin
 from icechunk_virtual.model.ids import encode_id
+from icechunk_virtual.operations import naming_operations
 from icechunk_virtual.repo import creation, expire, gc, rewrite, stats
 from icechunk_virtual.repo.creation import Opened
 from icechunk_virtual.repo.gc import GCSummary
@@ -18,6 +19,7 @@ from icechunk_virtual.repo.reach import MAX_MANIFEST_BYTES, MAX_MANIFESTS, MAX_S
 from icechunk_virtual.repo.stats import ChunkStorageStats
 
 
+@naming_operations
 class Maintenance:
     """Methods of `Repository`."""
 

@@ -12,6 +12,7 @@ from icechunk_virtual._sync import BothIterator, class_twin, run, sync_twin
 from icechunk_virtual.containers.credentials import AnyCredential
 from icechunk_virtual.maintenance import Maintenance
 from icechunk_virtual.model.ids import encode_id
+from icechunk_virtual.operations import naming_operations
 from icechunk_virtual.repo import creation, history, inspect, notebook, refs
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.conflicts import ConflictSolver
@@ -30,6 +31,7 @@ __all__ = ["GCSummary", "Repository"]
 Authorize = Mapping[str, AnyCredential | None]
 
 
+@naming_operations
 class Repository(Maintenance):
     """A versioned Zarr hierarchy at one storage.
 

@@ -11,6 +11,7 @@ from icechunk_virtual._sync import sync_twin
 from icechunk_virtual.errors import ReadOnlyError
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.model.nodes import ArrayNode
+from icechunk_virtual.operations import naming_operations
 from icechunk_virtual.repo import chunks, commit, forks, notebook, rebase, tree
 from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.config import RepositoryConfig
@@ -25,6 +26,7 @@ from icechunk_virtual.store import IcechunkStore
 __all__ = ["ForkSession", "Session"]
 
 
+@naming_operations
 class Session:
     """A checkout of one version of a repository. Made by `Repository.readonly_session` and `writable_session`."""
 
@@ -275,6 +277,7 @@ class Session:
             )
 
 
+@naming_operations
 class ForkSession(Session):
     """A copy of a session to write through elsewhere. It pickles with its changes; it cannot be committed."""
 

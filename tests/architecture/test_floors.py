@@ -12,6 +12,7 @@ from tests.support.source import PACKAGE, Module, imports, modules, own_imports
 FLOORS = {
     "errors": 0,
     "_sync": 0,
+    "operations": 0,
     "model": 0,
     "containers": 1,
     "codecs": 1,

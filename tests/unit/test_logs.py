@@ -1,7 +1,8 @@
-"""Log levels by variable and by call, and who gets the records (F110-F112, F114)."""
+"""Log levels, and who gets the records. Rows F110 to F114 of the feature table: tests/features/test_logging_rows.py."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import platform
@@ -67,7 +68,7 @@ def speak(code: str = SPEAK, **variables: str) -> subprocess.CompletedProcess[st
         ("hyper=off,info", logging.INFO),
     ],
 )
-def test_f111_one_level(text: str, expected: int) -> None:
+def test_one_level(text: str, expected: int) -> None:
     set_logs_filter(text)
     assert level("") == level("repo.commit") == expected
 
@@ -106,12 +107,6 @@ def test_a_filter_replaces_the_one_before() -> None:
     assert logging.getLogger("icechunk_virtual.repo.gc").level == logging.NOTSET
 
 
-def test_f111_none_reads_the_environment_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ICECHUNK_LOG", "icechunk=debug")
-    set_logs_filter(None)
-    assert level("") == logging.DEBUG
-
-
 def test_loggers_of_others_are_left_alone() -> None:
     before = {name: logging.getLogger(name).level for name in ("", "hyper", "zarr", "icechunk")}
     set_logs_filter("zarr=debug,hyper=trace,icechunk=debug,trace")
@@ -140,7 +135,7 @@ def test_a_bad_directive_is_reported_and_ignored(capsys: pytest.CaptureFixture[s
         ("ice=debug", None),
     ],
 )
-def test_f112_a_misspelling_is_noticed(text: str, hint: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelling_is_noticed(text: str, hint: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     set_logs_filter(text)
     err = capsys.readouterr().err
     assert (f"instead of '{hint}' in log filter" in err) if hint else not err
@@ -154,30 +149,6 @@ def test_edit_distance(one: str, other: str, distance: int) -> None:
 # -- who shows what --------------------------------------------------------------------------------------------
 
 
-def test_f110_warnings_by_default_on_stderr() -> None:
-    done = speak()
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.endswith("Z  WARN icechunk_virtual.repo.assets: careful")
-
-
-def test_f110_the_variable_sets_the_level() -> None:
-    assert "INFO icechunk_virtual.repo.creation: repository created" in speak(ICECHUNK_LOG="icechunk=debug").stderr
-    assert speak(ICECHUNK_LOG="icechunk=error").stderr == ""
-    assert "Did you mean 'icechunk'" in speak(ICECHUNK_LOG="icechnk=debug").stderr
-
-
-def test_to_stdout_on_demand() -> None:
-    done = speak(ICECHUNK_LOG_TO_STDOUT="1")
-    assert "careful" in done.stdout
-    assert done.stderr == ""
-
-
-def test_f110_no_logs() -> None:
-    done = speak(ICECHUNK_NO_LOGS="", ICECHUNK_LOG="trace")
-    assert done.stdout + done.stderr == ""
-
-
 @pytest.mark.parametrize("name", ["", "icechunk_virtual"])
 def test_a_handler_of_the_application_replaces_ours(name: str) -> None:
     setup = f"""
@@ -189,6 +160,18 @@ logging.getLogger({name!r}).addHandler(handler)
     done = speak(setup + SPEAK)
     assert done.stdout == "app: careful\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("terminal", "no_colour", "coloured"), [(1, "", True), (1, "1", False), (0, "", False)])
+def test_colours_on_a_terminal(terminal: int, no_colour: str, coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: bool(terminal))
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setattr(logs, "_others_handle", lambda record: False)  # as pytest does
+    logs._Handler().emit(logging.LogRecord("icechunk_virtual.unheard", logging.ERROR, "f", 1, "broken", (), None))
+    expected = "\x1b[31mERROR\x1b[0m" if coloured else "ERROR"
+    assert stream.getvalue().endswith(f"Z {expected} icechunk_virtual.unheard: broken\n")
 
 
 def test_the_application_sets_levels_where_no_filter_does() -> None:
@@ -221,7 +204,9 @@ def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 # -- print_debug_info ------------------------------------------------------------------------------------------
 
 
-def test_f114_print_debug_info(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_are_not_installed_are_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(debug_info, "_PACKAGES", (*debug_info._PACKAGES, "not-installed"))
     ic.print_debug_info()
     out = capsys.readouterr().out.splitlines()
