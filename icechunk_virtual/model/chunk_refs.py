@@ -41,7 +41,6 @@ __all__ = [
     "VirtualChunk",
 ]
 _FEW = 8  # chunks: fewer are looked up one by one
-_ONE_BOX = 2  # edges
 _VIRTUAL, _NATIVE = int(ChunkKind.VIRTUAL), int(ChunkKind.NATIVE)  # plain numbers compare faster
 
 
@@ -355,28 +354,33 @@ class ChunkRefs(_Axes):
         mask[rows[rows >= 0]] = False
         return self if mask.all() else self._take(np.flatnonzero(mask))
 
-    def split(self, edges: Sequence[Sequence[int]]) -> Iterator[tuple[Extents, ChunkRefs]]:
-        """Cut along a grid of boxes, first axis slowest; boxes without chunks are left out.
+    def split(self, box_shape: Sequence[int]) -> Iterator[tuple[Extents, ChunkRefs]]:
+        """Cut along a grid of equal boxes, first axis slowest; boxes without chunks are left out.
 
         Parameters
         ----------
-        edges
-            Per dimension the ascending edges of the boxes; chunks outside the outermost edges are dropped.
+        box_shape
+            Chunks that a box spans per dimension, at least 1. The first box begins at chunk 0.
         """
-        if len(edges) != self.ndim:
-            raise ValueError(f"edges for {len(edges)} dimensions, the array has {self.ndim}")
-        if not all(edges):
-            raise ValueError("every dimension needs at least one edge")
-        refs = self.within(tuple((e[0], e[-1]) for e in edges))
-        if not len(refs):
+        if len(box_shape) != self.ndim:
+            raise ValueError(f"boxes of {len(box_shape)} dimensions, the array has {self.ndim}")
+        if any(step < 1 for step in box_shape):
+            raise ValueError(f"a box spans at least one chunk per dimension, got {tuple(box_shape)}")
+        if not len(self):
             return
-        if all(len(edge) == _ONE_BOX for edge in edges):
-            yield tuple((int(e[0]), int(e[1])) for e in edges), refs
+
+        def region(box: Sequence[int]) -> Extents:
+            return tuple((i * step, (i + 1) * step) for i, step in zip(box, box_shape, strict=True))
+
+        ranges = [
+            (start // step, (stop - 1) // step) for (start, stop), step in zip(self.extents(), box_shape, strict=True)
+        ]
+        if all(first == last for first, last in ranges):
+            yield region([first for first, _ in ranges]), self
             return
-        boxes = np.zeros((len(refs), self.ndim), np.uint32, order="F")
-        for axis, edge in enumerate(edges):
-            if len(edge) > _ONE_BOX:
-                boxes[:, axis] = np.searchsorted(np.asarray(edge), refs.coords[:, axis], "right") - 1
+        boxes = np.zeros((len(self), self.ndim), np.uint32, order="F")
+        for axis, (first, last) in enumerate(ranges):
+            boxes[:, axis] = self.coords[:, axis] // np.uint32(box_shape[axis]) if first < last else first
         keys = pack(boxes, grid_of(boxes))
         order = None
         if (keys[1:] < keys[:-1]).any():
@@ -385,8 +389,7 @@ class ChunkRefs(_Axes):
         starts = np.concatenate(([0], np.flatnonzero(keys[1:] != keys[:-1]) + 1, [len(keys)]))
         for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):  # a step per box
             box = boxes[start if order is None else order[start]].tolist()
-            region = tuple((int(e[i]), int(e[i + 1])) for e, i in zip(edges, box, strict=True))
-            yield region, refs._take(slice(start, stop) if order is None else order[start:stop])
+            yield region(box), self._take(slice(start, stop) if order is None else order[start:stop])
 
     # -- changing ----------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from icechunk_virtual.repo.format.snapshot import (
 )
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, encode_transaction_log
 from icechunk_virtual.repo.info import utc_from_us
-from icechunk_virtual.repo.split import ArrayPlan, Rewrite, plan_array, split_edges
+from icechunk_virtual.repo.split import ArrayPlan, Boxes, Rewrite, automatic_boxes, max_refs, plan_array
 from icechunk_virtual.repo.workspace import Workspace, WrittenManifest
 
 P = ParamSpec("P")
@@ -213,9 +213,23 @@ def _arrays_to_write(ws: Workspace, *, rewrite_all: bool) -> Iterable[ArrayNode]
 
 def plan_of(ws: Workspace, node: ArrayNode, *, rewrite_all: bool = False) -> ArrayPlan:
     """What to do with the manifests of an array."""
-    grid = node.layout.grid_shape
-    edges = split_edges(grid, ws.config.split_rule(node.path, node.layout.dimension_names))
-    return plan_array(node.manifests, chunks.edits_in_grid(ws, node), edges, rewrite_all=rewrite_all)
+    edits = chunks.edits_in_grid(ws, node)
+    boxes = _boxes_of(ws, node, len(edits.refs), rewrite_all=rewrite_all)
+    return plan_array(node.manifests, edits, boxes, rewrite_all=rewrite_all)
+
+
+def _boxes_of(ws: Workspace, node: ArrayNode, added: int, *, rewrite_all: bool) -> Boxes:
+    """The boxes of an array: as configured, else one, else automatic ones if it is large or was split before."""
+    grid, names = node.layout.grid_shape, node.layout.dimension_names
+    rule = ws.config.split_rule(node.path, names)
+    if rule is not None:
+        return Boxes.of(grid, rule)
+    limit = max_refs(ws.config.effective_inline_threshold)
+    files = [ws.snapshot.manifest_file(ref.id) for ref in node.manifests]
+    known = sum(file.num_chunk_refs for file in files if file is not None)
+    if added + known > limit or (len(files) > 1 and not rewrite_all):
+        return automatic_boxes(grid, names, limit)
+    return Boxes(grid, grid)
 
 
 async def _write_array(ws: Workspace, node: ArrayNode, plan: ArrayPlan, slots: asyncio.Semaphore) -> WrittenArray:

@@ -6,7 +6,7 @@ starts with ``/``, or in the name, the last component; see `patterns` for their 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, cast
 
@@ -307,3 +307,5 @@ class _SplitAnyDimension(Variant, ManifestSplitDimCondition):
 
 
 SplitSizes = Sequence[tuple[ManifestSplitCondition, Sequence[tuple[ManifestSplitDimCondition, int]]]]
+SplitRule = Callable[[int], int | None]
+"""From an axis to the chunks that one manifest spans along it; ``None``: all."""

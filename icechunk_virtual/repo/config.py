@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -18,6 +18,7 @@ from icechunk_virtual.repo.conditions import (
     ManifestPreloadCondition,
     ManifestSplitCondition,
     ManifestSplitDimCondition,
+    SplitRule,
     SplitSizes,
 )
 from icechunk_virtual.repo.settings import (
@@ -90,7 +91,8 @@ class ManifestSplittingConfig(Checked):
     ----------
     split_sizes
         List of pairs (`ManifestSplitCondition`, list of pairs (`ManifestSplitDimCondition`, `num_chunks`)).
-        Default: no splitting.
+        Default: none. Arrays that fulfil no condition have one manifest, and those of more than about a million
+        references one per million, cut along the axis named like time or else the first.
     """
 
     merges_whole: ClassVar[bool] = True
@@ -115,8 +117,11 @@ class ManifestSplittingConfig(Checked):
                 axes.setdefault(axis, num_chunks)
         return split_sizes
 
-    def rule(self, path: str, dimension_names: Sequence[str | None] | None) -> Callable[[int], int | None]:
-        """For an array, the function from an axis to the chunks that one manifest spans along it (``None``: all)."""
+    def rule(self, path: str, dimension_names: Sequence[str | None] | None) -> SplitRule | None:
+        """For an array, the function from an axis to the chunks that one manifest spans along it (``None``: all).
+
+        ``None`` instead of a function: no condition fits the array.
+        """
         applying = [rules for condition, rules in self.split_sizes or () if condition.matches(path)]
 
         def chunks_along(axis: int) -> int | None:
@@ -127,7 +132,7 @@ class ManifestSplittingConfig(Checked):
                         return num_chunks
             return None
 
-        return chunks_along
+        return chunks_along if applying else None
 
 
 @dataclass(slots=True)
@@ -277,8 +282,8 @@ class RepositoryConfig(Checked):
         limit = 10_000 if preload.max_total_refs is None else preload.max_total_refs
         return limit, preload.preload_if or DEFAULT_PRELOAD_CONDITION
 
-    def split_rule(self, path: str, dimension_names: Sequence[str | None] | None) -> Callable[[int], int | None]:
-        """For an array, the function from an axis to the chunks that one manifest spans along it (``None``: all)."""
+    def split_rule(self, path: str, dimension_names: Sequence[str | None] | None) -> SplitRule | None:
+        """How the references of an array are split, see `ManifestSplittingConfig.rule`; ``None``: nothing is said."""
         splitting = (self.manifest and self.manifest.splitting) or ManifestSplittingConfig()
         return splitting.rule(path, dimension_names)
 

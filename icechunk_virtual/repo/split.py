@@ -5,33 +5,98 @@ Pure planning (format version 1, section 7): takes values, returns frozen plans,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
-from typing import TypeAlias
+from itertools import product
+from operator import itemgetter
 
 from icechunk_virtual.model.chunk_refs import ChunkRefs, Extents
 from icechunk_virtual.model.nodes import ManifestRef
 from icechunk_virtual.repo.chunk_edits import Overlay
-
-Edges: TypeAlias = tuple[tuple[int, ...], ...]
-"""Per dimension the ascending edges of the boxes, from 0 to the number of chunks."""
+from icechunk_virtual.repo.conditions import SplitRule
 
 
-SplitRule: TypeAlias = Callable[[int], int | None]
-"""How many chunks one box spans along an axis (``None``: all)."""
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """The grid of an array cut into boxes of `shape`; those at the ends reach only to the end of the grid.
+
+    Box ``(i, j, ...)`` begins at chunk ``(i * shape[0], j * shape[1], ...)``, so a grid that grows keeps its boxes.
+    """
+
+    grid: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, grid: tuple[int, ...], rule: SplitRule) -> Boxes:
+        """As a rule says."""
+        return cls(grid, tuple(rule(axis) or count for axis, count in enumerate(grid)))
+
+    def split(self, refs: ChunkRefs) -> dict[Extents, ChunkRefs]:
+        """The references in each box; boxes without are left out."""
+        return {self._clipped(box): part for box, part in refs.split(self.shape)}
+
+    def reached_by(self, extents: Extents) -> Iterator[Extents]:
+        """The boxes that share a chunk with extents, in grid order."""
+        ranges = []
+        for (start, stop), step, count in zip(extents, self.shape, self.grid, strict=True):
+            first, end = start // step, -(-min(stop, count) // step)
+            ranges.append([(i * step, (i + 1) * step) for i in range(first, end)] if start < stop else [])
+        return map(self._clipped, product(*ranges))
+
+    def _clipped(self, box: Extents) -> Extents:
+        return tuple((start, min(stop, count)) for (start, stop), count in zip(box, self.grid, strict=True))
 
 
-def split_edges(grid_shape: Sequence[int], rule: SplitRule) -> Edges:
-    """Edges of the boxes of a grid: 0, s, 2s, ... and the end."""
+MAX_REFS = 2**20
+"""References that one manifest of an automatic split holds at most: about 10 MB to fetch, a fraction of a second to
+decode, and a tenth of the default cache."""
+_MAX_INLINE_BYTES = 2**29  # that one such manifest may hold
+_MAX_BOXES = 2**16  # a grid of more boxes of MAX_REFS is surely mostly empty, and gets larger ones
+_GROWING = re.compile(r"(^|_)(t|time|times|date|year|month|week|day|hour)[0-9]*$", re.IGNORECASE)
 
-    def axis_edges(axis: int, count: int) -> tuple[int, ...]:
-        step = rule(axis)
-        if step is None or step >= count:
-            return (0, count)
-        return (*range(0, count, step), count)
 
-    return tuple(axis_edges(axis, count) for axis, count in enumerate(grid_shape))
+def max_refs(inline_threshold: int) -> int:
+    """References that one manifest of an automatic split holds at most if chunks up to so many bytes are in it.
+
+    A power of two.
+    """
+    return min(MAX_REFS, _power_of_two(_MAX_INLINE_BYTES // max(inline_threshold, 1)))
+
+
+def automatic_boxes(grid: tuple[int, ...], names: Sequence[str | None] | None, limit: int) -> Boxes:
+    """Boxes for a large array that nobody has said anything about.
+
+    The axis along which the array is expected to grow is cut first: the one named like time, otherwise the first.
+    The others follow only when a single step along that one has too many chunks. So what is appended touches the last
+    boxes only, and the boxes before stay what they are however long the array gets. Growth along another axis halves
+    the boxes each time that axis has doubled.
+
+    Parameters
+    ----------
+    grid
+        Chunks per dimension.
+    names
+        Of the dimensions.
+    limit
+        Chunks per box, a power of two. Boxes are larger where there would be more than 65 536 of them.
+    """
+    growing = next((axis for axis, name in enumerate(names or ()) if name and _GROWING.search(name)), 0)
+    others = [axis for axis in range(len(grid)) if axis != growing]
+    while True:
+        shape, room = list(grid), limit
+        for axis in (*reversed(others), growing)[: len(grid)]:
+            shape[axis] = room
+            room = _power_of_two(room // grid[axis])
+        if math.prod(-(-count // step) for count, step in zip(grid, shape, strict=True)) <= _MAX_BOXES:
+            return Boxes(grid, tuple(shape))
+        limit *= 2
+
+
+def _power_of_two(number: int) -> int:
+    """The largest power of two up to a number; 1 for what is less."""
+    return 1 << max(number.bit_length() - 1, 0)
 
 
 def contains(outer: Extents, inner: Extents) -> bool:
@@ -71,7 +136,7 @@ class ArrayPlan:
 
 
 def plan_array(
-    manifests: Sequence[ManifestRef], edits: Overlay, edges: Edges, *, rewrite_all: bool = False
+    manifests: Sequence[ManifestRef], edits: Overlay, boxes: Boxes, *, rewrite_all: bool = False
 ) -> ArrayPlan:
     """Decide box by box which manifests stay and which are written anew.
 
@@ -84,33 +149,23 @@ def plan_array(
         Of the array in the base snapshot.
     edits
         Of the session, inside the grid.
-    edges
-        Of the boxes, from `split_edges`.
+    boxes
+        That the grid is cut into.
     rewrite_all
         Write every box anew.
     """
-    ndim = len(edges)
-    nothing = ChunkRefs.empty(ndim)
-    set_in = dict(edits.refs.split(edges))
-    deleted_in = dict(edits.deleted.split(edges))
+    nothing = ChunkRefs.empty(len(boxes.grid))
+    set_in, deleted_in = boxes.split(edits.refs), boxes.split(edits.deleted)
+    old_in: dict[Extents, list[ManifestRef]] = {box: [] for box in (*set_in, *deleted_in)}
+    for ref in manifests:  # a step per manifest and box that it reaches into, never per box of the (huge) grid
+        for box in boxes.reached_by(ref.extents):
+            old_in.setdefault(box, []).append(ref)
     kept, rewrites = [], []
-    for box in _boxes(edges, manifests, set_in.keys() | deleted_in.keys()):
-        old = tuple(ref for ref in manifests if overlaps(box, ref.extents))
+    for box, old in sorted(old_in.items(), key=itemgetter(0)):
         touched = box in set_in or box in deleted_in
         if not touched and not rewrite_all and len(old) == 1 and contains(box, old[0].extents):
             kept.append(old[0])
-        elif touched or old:
+        else:
             overlay = Overlay(set_in.get(box, nothing), deleted_in.get(box, nothing))
-            rewrites.append(Rewrite(box, old, overlay))
+            rewrites.append(Rewrite(box, tuple(old), overlay))
     return ArrayPlan(tuple(kept), tuple(rewrites))
-
-
-def _boxes(edges: Edges, manifests: Sequence[ManifestRef], touched: set[Extents]) -> list[Extents]:
-    """The boxes that a manifest reaches into or that were touched, in grid order; never the whole (huge) grid."""
-    found = set(touched)
-    for ref in manifests:
-        ranges = []
-        for axis, (start, stop) in zip(edges, ref.extents, strict=True):
-            ranges.append([(a, b) for a, b in pairwise(axis) if a < stop and start < b])
-        found.update(product(*ranges))
-    return sorted(found)

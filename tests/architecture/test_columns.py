@@ -57,8 +57,8 @@ def concat(n: int) -> Callable[[], Any]:
 
 
 def split(n: int) -> Callable[[], Any]:
-    refs, edges = virtual(n), [[0, n // 20, n // 10], [0, 10]]
-    return lambda: list(refs.split(edges))
+    refs, box_shape = virtual(n), [n // 20, 10]
+    return lambda: list(refs.split(box_shape))
 
 
 def find(n: int) -> Callable[[], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from itertools import pairwise
 from typing import Any
 
 import hypothesis.strategies as st
@@ -15,7 +14,7 @@ from icechunk_virtual.model.chunk_refs import Chunk, ChunkRefs, InlineChunk, Nat
 from icechunk_virtual.model.ids import ChunkId, ManifestId
 from icechunk_virtual.model.nodes import ManifestRef
 from icechunk_virtual.repo.chunk_edits import ChunkEdits, Mark, Overlay, coordinate_set
-from icechunk_virtual.repo.split import contains, plan_array, split_edges
+from icechunk_virtual.repo.split import Boxes, contains, plan_array
 
 GRID = (4, 3)
 coords = st.tuples(st.integers(0, GRID[0] - 1), st.integers(0, GRID[1] - 1))
@@ -119,15 +118,14 @@ def test_every_chunk_ends_in_exactly_one_manifest(data: st.DataObject) -> None:
     grid = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
     cells = [tuple(c) for c in np.ndindex(*grid)]
 
-    def drawn_split() -> tuple[tuple[int, ...], ...]:
-        sizes = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
-        return split_edges(grid, lambda axis: sizes[axis])
+    def drawn_boxes() -> Boxes:
+        return Boxes(grid, data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7))))
 
     committed = set(data.draw(st.lists(st.sampled_from(cells), max_size=12)))
     manifests: dict[ManifestRef, set[tuple[int, ...]]] = {}
     if committed:
         refs = ChunkRefs.inline(np.array(sorted(committed), np.uint32), [b""] * len(committed))
-        for number, (_, part) in enumerate(refs.split(drawn_split())):
+        for number, part in enumerate(drawn_boxes().split(refs).values()):
             held = {tuple(c) for c in part.coords.tolist()}
             manifests[ManifestRef(ManifestId(bytes([number] * 12)), part.extents())] = held
     touched = data.draw(st.dictionaries(st.sampled_from(cells), st.booleans(), max_size=6))
@@ -136,8 +134,8 @@ def test_every_chunk_ends_in_exactly_one_manifest(data: st.DataObject) -> None:
     edits = Overlay(
         ChunkRefs.inline(np.array(changed, np.uint32).reshape(-1, 2), [b"x"] * len(changed)), coordinate_set(deleted, 2)
     )
-    edges = drawn_split()
-    plan = plan_array(list(manifests), edits, edges, rewrite_all=data.draw(st.booleans()))
+    boxes = drawn_boxes()
+    plan = plan_array(list(manifests), edits, boxes, rewrite_all=data.draw(st.booleans()))
     results = [manifests[ref] for ref in plan.kept]
     for rewrite in plan.rewrites:
         held = {c for ref in rewrite.old for c in manifests[ref]}
@@ -147,11 +145,14 @@ def test_every_chunk_ends_in_exactly_one_manifest(data: st.DataObject) -> None:
     everything = [cell for held in results for cell in held]
     assert len(everything) == len(set(everything))
     assert set(everything) == (committed - set(deleted)) | set(changed)
-    boxes = [ref.extents for ref in plan.kept] + [rewrite.box for rewrite in plan.rewrites]
-    whole = [box for box in _boxes(edges) if any(contains(box, inner) for inner in boxes)]
-    assert len(whole) == len(boxes)
+    written = [ref.extents for ref in plan.kept] + [rewrite.box for rewrite in plan.rewrites]
+    cells_of = [_box_of(boxes, [start for start, _ in extents]) for extents in written]
+    assert len(set(cells_of)) == len(cells_of)
+    assert all(contains(box, extents) for box, extents in zip(cells_of, written, strict=True))
 
 
-def _boxes(edges: tuple[tuple[int, ...], ...]) -> list[tuple[tuple[int, int], ...]]:
-    first, second = (list(pairwise(e)) for e in edges)
-    return [(a, b) for a in first for b in second]
+def _box_of(boxes: Boxes, coord: list[int]) -> tuple[tuple[int, int], ...]:
+    starts = [i // step * step for i, step in zip(coord, boxes.shape, strict=True)]
+    return tuple(
+        (start, min(start + step, count)) for start, step, count in zip(starts, boxes.shape, boxes.grid, strict=True)
+    )

@@ -366,6 +366,7 @@ def test_split_rule() -> None:
 
     def steps(path: str, names: list[str | None] | None, ndim: int) -> list[int | None]:
         rule = config.split_rule(path, names)
+        assert rule is not None
         return [rule(axis) for axis in range(ndim)]
 
     assert steps("/a", ["lat", "lon"], 2) == [2, None]
@@ -373,7 +374,7 @@ def test_split_rule() -> None:
     assert steps("/g/a", ["time", "lat", None], 3) == [3, 2, 5]
     assert steps("/b", None, 2) == [3, None]
     assert steps("/b", [None, ""], 2) == [3, 7]
-    assert RepositoryConfig().split_rule("/a", None)(0) is None
+    assert RepositoryConfig().split_rule("/a", None) is None, "nothing is said about this array"
 
 
 def test_splitting_from_and_to_dict() -> None:
