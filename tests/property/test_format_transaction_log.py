@@ -63,6 +63,50 @@ def test_decoding_any_layout_and_order(groups, updated, style, random) -> None:
     assert [getattr(back, slot) for slot in SLOTS] == [frozenset(g) for g in groups]
 
 
+def in_columns(monkeypatch: pytest.MonkeyPatch, function, *args, **kwargs):
+    """What comes out when nothing is small."""
+    with monkeypatch.context() as patched:
+        patched.setattr(transaction_log, "_FEW", -1)
+        return function(*args, **kwargs)
+
+
+def everything(log: TransactionLog):
+    others = {id: [part.tolist() for part in parts] for id, parts in log.other_ranks.items()}
+    shapes = {id: rows.shape for id, rows in log.updated_chunks.items()}
+    return log.id, [getattr(log, slot) for slot in SLOTS], plain(log), shapes, others
+
+
+@given(groups, updates)
+def test_small_logs_are_written_as_large_ones(groups, updated) -> None:
+    log = log_of(groups, updated)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert encode_transaction_log(log) == in_columns(monkeypatch, encode_transaction_log, log)
+
+
+mixed = st.dictionaries(
+    ids, st.lists(st.lists(st.integers(0, 3), max_size=3).map(tuple), max_size=12), max_size=4
+)  # ranks mixed, unsorted, repeated
+
+
+@given(groups, mixed, st.builds(Style, *[st.booleans()] * 6, seed=st.integers(0, 2**32)), st.data())
+def test_small_logs_are_read_as_large_ones(groups, updated, style, data) -> None:
+    content = bytearray(unwrap(plain_log(ID, groups, updated, style), file_type=FileType.TRANSACTION_LOG, file="t"))
+    for _ in range(data.draw(st.integers(0, 2))):
+        aligned = data.draw(st.integers(0, len(content) - 1)) // 4 * 4
+        number = data.draw(st.integers(0, 2**32 - 1) | st.integers(0, 400) | st.sampled_from([2**31, 2**32 - 4]))
+        content[aligned : aligned + 4] = number.to_bytes(4, "little")
+    file = wrap(FileType.TRANSACTION_LOG, bytes(content), level=1)
+
+    def outcome():
+        try:
+            return everything(decode_transaction_log(file, file="t"))
+        except CorruptFile:
+            return "corrupt"
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert outcome() == in_columns(monkeypatch, outcome)
+
+
 def test_many_chunks() -> None:
     coords = np.stack(np.unravel_index(np.arange(20_000), (20, 1000)), axis=1).astype(np.uint32)
     log = log_of([[]] * 6, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,11 @@ MAX_TABLES = 50_000_000
 """Tables per transaction log that readers take: one per changed chunk and array."""
 MAX_IDS = 25_000_000
 """Nodes per list; no reader takes a snapshot of more."""
+
+_FEW = 64
+"""Chunks and arrays of a small log, which are written and read one by one: columns would take longer to set up."""
+_MOST_DIMENSIONS = 255
+"""Of a chunk that is read on its own."""
 
 # Slots 1 to 6 of TransactionLog, in this order
 _ID_SLOTS = ("new_groups", "new_arrays", "deleted_groups", "deleted_arrays", "updated_arrays", "updated_groups")
@@ -110,7 +116,43 @@ def _encode_flatbuffer(log: TransactionLog) -> memoryview:
         head += struct.pack("<I", len(group))
         if number < len(ids):
             head += b"".join(group)
+    if len(updated) + int(counts.sum()) <= _FEW:
+        return memoryview(_append_few(head, updated))
     return _append_updated(head, updated, counts).data
+
+
+def _append_few(head: bytearray, updated: list[tuple[NodeId, NDArray[np.uint32]]]) -> bytearray:
+    """As `_append_updated`, byte for byte."""
+    first = len(head)
+    tables = range(first + 4 * len(updated), first + 20 * len(updated), _UPDATED.itemsize)
+    ends = itertools.accumulate((4 * (len(coords) + 1) for _, coords in updated), initial=first + 20 * len(updated))
+    *vectors, end = ends
+    places, blocks, position = [0] * len(updated), [], align(end, 8)
+    for ndim in sorted({coords.shape[1] for _, coords in updated if len(coords)}):
+        rows: list[list[int]] = []
+        for i, (_, coords) in enumerate(updated):
+            if len(coords) and coords.shape[1] == ndim:
+                places[i] = position + 8 + 4 * len(rows)
+                rows += coords.tolist()
+        blocks.append(_small_block(rows, ndim))
+        position += len(blocks[-1])
+    head += struct.pack(f"<{len(updated)}I", *(table - first - 4 * i for i, table in enumerate(tables)))
+    for (node, _), table, vector in zip(updated, tables, vectors, strict=True):
+        head += struct.pack("<i8sI", table - _UPDATED_VTABLE_AT, node, vector - (table + 12))
+    for (_, coords), place, vector in zip(updated, places, vectors, strict=True):
+        count = len(coords)
+        head += struct.pack(f"<{1 + count}I", count, *[place - (vector + 4)] * count)
+    head += bytes(-len(head) % 8)
+    return head + b"".join(blocks)
+
+
+def _small_block(rows: list[list[int]], ndim: int) -> bytes:
+    """One block of `flat_blocks` with all its rows."""
+    n = len(rows)
+    tables, vectors = (8 + 4 * k for k in range(n)), (4 * n + 4 * ndim * k for k in range(n))
+    elements = itertools.chain.from_iterable((ndim, *row) for row in rows)
+    block = struct.pack(f"<3H2x{n * (3 + ndim)}I", 6, 4, 4 * n, *tables, *vectors, *elements)
+    return block + bytes(-len(block) % 8)
 
 
 def _append_updated(
@@ -176,7 +218,9 @@ def decode_transaction_log(data: bytes, *, file: str) -> TransactionLog:
     root = buffer.root()
     id = SnapshotId(root.struct(0, OBJECT_ID_SIZE, "the log's id"))
     groups = {name: _ids(root, slot, name) for slot, name in enumerate(_ID_SLOTS, 1)}
-    updated = _updated_chunks(buffer, root)
+    updated = _few_updated_chunks(root)
+    if updated is None:
+        updated = _updated_chunks(buffer, root)
     main = {node: parts[0] for node, parts in updated.items()}
     others = {node: parts[1:] for node, parts in updated.items() if len(parts) > 1}
     return TransactionLog(id, **groups, updated_chunks=main, other_ranks=others)
@@ -190,6 +234,34 @@ def _ids(root: Table, slot: int, name: str) -> frozenset[NodeId]:
     return frozenset(
         NodeId(data[at : at + NODE_ID_SIZE]) for at in range(start, start + count * NODE_ID_SIZE, NODE_ID_SIZE)
     )
+
+
+def _few_updated_chunks(root: Table) -> dict[NodeId, tuple[NDArray[np.uint32], ...]] | None:
+    """As `_updated_chunks`; ``None`` if there are too many to look at them one by one."""
+    if root.vector(_CHUNKS_SLOT, 4, 4, "the updated chunks")[1] > _FEW:
+        return None
+    arrays = root.tables(_CHUNKS_SLOT, "an updated array")
+    counts = [array.vector(1, 4, 4, "the updated chunks of an array")[1] for array in arrays]
+    if len(arrays) + sum(counts) > _FEW:
+        return None
+    updated: dict[NodeId, tuple[NDArray[np.uint32], ...]] = {}
+    for array in arrays:
+        id = NodeId(array.struct(0, NODE_ID_SIZE, "an updated array's id"))
+        if id in updated:
+            raise root.buffer.corrupt("an updated array is listed twice", array.position)
+        by_rank: dict[int, list[tuple[int, ...]]] = {}
+        for chunk in array.tables(1, "the updated chunks of an array"):
+            start, ndim = chunk.vector(0, 4, 4, "an updated chunk's index")
+            if ndim > _MOST_DIMENSIONS:
+                return None
+            by_rank.setdefault(ndim, []).append(struct.unpack_from(f"<{ndim}I", root.buffer.data, start))
+        parts = sorted(by_rank.items(), key=lambda part: (-len(part[1]), part[0])) or [(0, [])]
+        updated[id] = tuple(_coordinates(sorted(set(rows)), ndim) for ndim, rows in parts)
+    return updated
+
+
+def _coordinates(rows: list[tuple[int, ...]], ndim: int) -> NDArray[np.uint32]:
+    return np.array(rows, np.uint32, order="F").reshape(len(rows), ndim)
 
 
 def _updated_chunks(buffer: Buffer, root: Table) -> dict[NodeId, tuple[NDArray[np.uint32], ...]]:
