@@ -122,9 +122,10 @@ def test_F086_only_what_the_opener_authorises_is_read(ic: Any, tmp_path: Path) -
         try:
             return get(repo.readonly_session("main").store, f"v/c/{chunk}") == CONTENT[10:20]
         except ic.IcechunkError as error:
-            assert "authorize" in str(error)
-            assert (prefix, other)[chunk] in str(error).replace("\n", "")
-            return False
+            refused = str(error).replace("\n", "")
+        assert "authorize" in refused
+        assert (prefix, other)[chunk] in refused
+        return False
 
     closed = ic.Repository.open(storage)
     opened = ic.Repository.open(storage, authorize_virtual_chunk_access={prefix: None})
@@ -133,8 +134,8 @@ def test_F086_only_what_the_opener_authorises_is_read(ic: Any, tmp_path: Path) -
     assert reads(closed.reopen(authorize_virtual_chunk_access={prefix: None}))
     assert reads(opened.reopen()), "kept"
     assert not reads(opened.reopen(authorize_virtual_chunk_access={})), "revoked"
+    key = ic.s3_static_credentials(access_key_id="k", secret_access_key="s")
     with pytest.raises(ic.IcechunkError, match="credentials"):
-        key = ic.s3_static_credentials(access_key_id="k", secret_access_key="s")
         ic.Repository.open(storage, None, ic.containers_credentials({prefix: key}))
     with pytest.raises(TypeError, match="object cannot be cast"):
         ic.Repository.open(storage, None, {prefix: ic.s3_from_env_credentials()})
@@ -260,7 +261,7 @@ def test_F091_references_are_pinned_to_a_state(ic: Any, tmp_path: Path) -> None:
         if fits:
             assert get(store, f"v/c/{i}") == CONTENT[10:20]
         else:
-            with pytest.raises(ic.IcechunkError, match="the checksum .* has changed"):
+            with pytest.raises(ic.IcechunkError, match=r"the checksum .* has changed"):
                 get(store, f"v/c/{i}")
     with pytest.raises(TypeError):
         store.set_virtual_ref("v/c/5", url, offset=10, length=10, checksum=17)
