@@ -144,6 +144,32 @@ def test_netcdf4_classic_and_coordinate_variable_of_two_axes(tmp_path: Path) -> 
     assert found.root.arrays["v"].attributes == {}
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+def test_variables_shorter_than_their_dimension(tmp_path: Path, options: ScanOptions) -> None:
+    """Where no fill value is in the file, netCDF goes on with the default of the type, HDF5 knows only zeros."""
+    path, kinds = tmp_path / "short.nc", ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", "S1")
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("t", None)
+        file.createVariable("longest", "i4", ("t",), chunksizes=(4,))[:] = np.arange(10)
+        for kind in kinds:
+            for fill in (None, False, b"x" if kind == "S1" else 7):
+                variable = file.createVariable(f"{kind}_{fill}", kind, ("t",), fill_value=fill, chunksizes=(4,))
+                variable[0:6] = np.ones(6).astype(kind)
+    with h5py.File(path, "a") as file:
+        for name, first in (("zeros", 0), ("gap", 4)):
+            dataset = file.create_dataset(name, (6,), "f8", maxshape=(None,), chunks=(4,))
+            dataset.dims[0].attach_scale(file["t"])
+            dataset[first:] = 1
+    found = opened(path, options, decode_cf=False)
+    with netCDF4.Dataset(path) as file:
+        file.set_auto_mask(False)
+        for name, variable in file.variables.items():
+            np.testing.assert_array_equal(found[name].values, variable[:], err_msg=name)
+    arrays = scanned(path, ScanOptions(store_coordinates=0, store_small=0)).root.arrays
+    assert arrays["zeros"].nbytes_virtual == 32, "the chunk that is whole is referenced"
+    assert arrays["i4_None"].nbytes_stored == 0
+
+
 def names_by_netcdf4(path: Path) -> dict[str, tuple[str, ...]]:
     found = {}
 

@@ -29,7 +29,9 @@ from icechunk_virtual.scanners.hdf5.filters import Filter, NoCodec, codecs
 from icechunk_virtual.scanners.hdf5.types import Content, Element, element_type
 from icechunk_virtual.scanners.hdf5.values import (
     decoded_nbytes,
+    defines_fill,
     fill_value,
+    is_filled,
     pipeline_of,
     read_values,
     terminated_cleanly,
@@ -116,7 +118,8 @@ def scan_dataset(
     attributes, notes = read_attributes(dataset, scale=axes.scale)
     _put_fill_attribute(attributes, element, notes)
     _put_enum_attributes(attributes, element, notes)
-    fill, uniform = fill_value(dataset, element)
+    grown = dataset.shape is not None and axes.shape != dataset.shape + element.inner
+    fill, uniform = fill_value(dataset, element, grown=grown)
     facts = _Facts(file, dataset, path, names, element, axes.shape, fill, attributes, notes)
     if not math.prod(facts.shape):
         if dataset.shape is None:
@@ -127,6 +130,7 @@ def scan_dataset(
     index, pipeline = None, pipeline_of(dataset)
     if not reason and dataset.chunks is not None:
         index = read_chunk_index(dataset)
+        reason = _why_unclear(facts, index)
         pipeline, skipped = _applied(pipeline, index)
         try:
             compressors = codecs(pipeline, _itemsize(facts) * math.prod(element.inner))
@@ -292,6 +296,18 @@ def _chunked(
     return _with_odd_chunks(facts, document, refs, coords[rows])
 
 
+def _why_unclear(facts: _Facts, index: ChunkIndex) -> str:
+    """Why no fill value suits all chunks that are missing; empty if one does.
+
+    Inside the dataset HDF5 reads zeros there, and `fill_value` has given what netCDF reads behind its end.
+    """
+    dataset = facts.dataset
+    if facts.fill is None or defines_fill(dataset) or not is_filled(dataset):
+        return ""
+    chunks = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    return "netCDF and HDF5 fill differently where nothing was written" if len(index.size) < chunks else ""
+
+
 def _suspicious(facts: _Facts, index: ChunkIndex, pipeline: list[Filter]) -> NDArray[np.bool_]:
     """Chunks whose bytes may not be what the document says."""
     raw = np.uint64(math.prod(_grid_chunks(facts)) * _itemsize(facts))
@@ -304,7 +320,7 @@ def _suspicious(facts: _Facts, index: ChunkIndex, pipeline: list[Filter]) -> NDA
         if odd.any():
             odd &= _reaching_out(facts, index, [True] * facts.dataset.ndim)
     grown = [n > m for n, m in zip(facts.shape, facts.dataset.shape, strict=False)]
-    if any(grown) and facts.dataset.id.get_create_plist().get_fill_time() == h5d.FILL_TIME_NEVER:
+    if any(grown) and not (defines_fill(facts.dataset) and is_filled(facts.dataset)):
         # Beyond what was written a chunk holds anything, which must not show where the array goes on.
         odd |= _reaching_out(facts, index, grown)
     return odd

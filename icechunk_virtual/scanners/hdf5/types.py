@@ -83,7 +83,7 @@ def _element(tid: Any, dtype: np.dtype[Any]) -> Element:
                 return Element(STRING, Content.CONVERT, "object references are stored as the paths they point to")
             return _refused("region references have no meaning outside the file")
         case h5t.VLEN:
-            return _refused(f"Zarr has no type for lists of varying length (of {dtype.metadata or {}!r})")
+            return _refused(f"Zarr has no type for lists of varying length (of {h5py.check_vlen_dtype(dtype)})")
         case _:
             return _fixed(tid, dtype)
 

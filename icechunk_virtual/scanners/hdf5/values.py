@@ -16,6 +16,7 @@ from icechunk_virtual.scanners.documents import STRING
 from icechunk_virtual.scanners.hdf5.attributes import reference_path
 from icechunk_virtual.scanners.hdf5.filters import Filter
 from icechunk_virtual.scanners.hdf5.types import Element
+from icechunk_virtual.scanners.netcdf_types import default_fill
 
 
 def pipeline_of(dataset: h5py.Dataset) -> list[Filter]:
@@ -91,10 +92,16 @@ def decoded_nbytes(dataset: h5py.Dataset, element: Element) -> int:
     return int(math.prod(shape) * itemsize)
 
 
-def fill_value(dataset: h5py.Dataset, element: Element) -> tuple[Any, bool]:
-    """What HDF5 gives where nothing was written (``None``: zeros), and whether one scalar can say it."""
-    if dataset.id.get_create_plist().fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
-        return None, True
+def fill_value(dataset: h5py.Dataset, element: Element, *, grown: bool) -> tuple[Any, bool]:
+    """What chunks that do not exist hold (``None``: zeros), and whether one scalar can say it.
+
+    Parameters
+    ----------
+    grown
+        The array goes on where the dataset ends. There netCDF reads a default of its own if the file has no value.
+    """
+    if not defines_fill(dataset):
+        return (default_fill(element.dtype) if grown else None), True
     value = dataset.fillvalue
     if element.dtype == STRING:
         return (text(value)[0] if isinstance(value, bytes) else str(value or "")) or None, True
@@ -104,3 +111,13 @@ def fill_value(dataset: h5py.Dataset, element: Element) -> tuple[Any, bool]:
     if not flat.size:
         return None, True
     return flat[0], bool((flat == flat[0]).all() or (flat.dtype.kind in "fc" and np.isnan(flat).all()))
+
+
+def defines_fill(dataset: h5py.Dataset) -> bool:
+    """Whether the file has a fill value."""
+    return bool(dataset.id.get_create_plist().fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED)
+
+
+def is_filled(dataset: h5py.Dataset) -> bool:
+    """Whether HDF5 puts the fill value where nothing is written; otherwise anything may be there."""
+    return bool(dataset.id.get_create_plist().get_fill_time() != h5d.FILL_TIME_NEVER)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from icechunk_virtual.scanners.attributes import FILL_VALUE, attribute_json, fill_value_json
-from icechunk_virtual.scanners.netcdf3.header import AttributeValue, NcType, Variable
+from icechunk_virtual.scanners.netcdf3.header import AttributeValue, Variable
+from icechunk_virtual.scanners.netcdf_types import NcType
 
 
 def group_attributes(attributes: Mapping[str, AttributeValue]) -> tuple[dict[str, Any], list[str]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icechunk_virtual.errors import MalformedSource
+from icechunk_virtual.scanners.netcdf_types import TYPES, NcType
 
 MAGIC = b"CDF"
 FORMATS = {1: "NetCDF-3 classic", 2: "NetCDF-3 64-bit offset", 5: "NetCDF-3 64-bit data"}
@@ -25,33 +26,7 @@ _LARGEST_HEADER = 1 << 28
 _LARGEST_RANK = 1024  # NC_MAX_VAR_DIMS
 
 
-@dataclass(frozen=True, slots=True)
-class NcType:
-    """An external type: number in the file, name in CDL, numpy dtype on disk, default fill value (netcdf.h)."""
-
-    code: int
-    name: str
-    dtype: np.dtype[np.generic]
-    fill: int | float | bytes
-
-
-_FLOAT_FILL = 9.9692099683868690e36
-TYPES = {
-    t.code: t
-    for t in (
-        NcType(1, "byte", np.dtype(">i1"), -127),
-        NcType(2, "char", np.dtype("S1"), b"\0"),
-        NcType(3, "short", np.dtype(">i2"), -32767),
-        NcType(4, "int", np.dtype(">i4"), -2147483647),
-        NcType(5, "float", np.dtype(">f4"), _FLOAT_FILL),
-        NcType(6, "double", np.dtype(">f8"), _FLOAT_FILL),
-        NcType(7, "ubyte", np.dtype(">u1"), 255),
-        NcType(8, "ushort", np.dtype(">u2"), 65535),
-        NcType(9, "uint", np.dtype(">u4"), 4294967295),
-        NcType(10, "int64", np.dtype(">i8"), -9223372036854775806),
-        NcType(11, "uint64", np.dtype(">u8"), 18446744073709551614),
-    )
-}
+_TYPES = {kind.code: kind for kind in TYPES}
 _CLASSIC_TYPES = 6  # CDF-1 and CDF-2 know only the first six
 
 AttributeValue: TypeAlias = "bytes | NDArray[np.generic]"
@@ -209,9 +184,9 @@ class _Parser:
 
     def type(self, what: str) -> NcType:
         code = self.unsigned(4, f"type of {what}")
-        if code not in TYPES or (self.version != 5 and code > _CLASSIC_TYPES):
+        if code not in _TYPES or (self.version != 5 and code > _CLASSIC_TYPES):
             self.fail(f"{what} has type {code}, which {FORMATS[self.version]} does not know")
-        return TYPES[code]
+        return _TYPES[code]
 
     def name(self, what: str, taken: set[str]) -> str:
         length = self.count(f"length of a {what} name")
