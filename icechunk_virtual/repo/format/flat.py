@@ -97,7 +97,7 @@ class Buffer:
             raise self.corrupt(f"{what} is not UTF-8", start) from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: those take three times as long to make, and a bisection makes many
 class Table:
     """A table whose vtable is inside the buffer."""
 

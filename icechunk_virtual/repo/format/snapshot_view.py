@@ -20,13 +20,16 @@ from icechunk_virtual.repo.format.envelope import FileType, unwrap
 from icechunk_virtual.repo.format.flat import Buffer, Table
 from icechunk_virtual.repo.format.flat_columns import Places, Tables
 from icechunk_virtual.repo.format.metadata_values import unpack
-from icechunk_virtual.repo.format.snapshot_nodes import BLOB_MARK, ID, NODE_AT, decode_node, node_path
+from icechunk_virtual.repo.format.snapshot_nodes import BLOB_MARK, ID, NODE_AT, PATH, decode_node, node_path
 
 # Slots of Snapshot
 SNAPSHOT_ID, PARENT_ID, NODES, FLUSHED_AT, MESSAGE, METADATA, MANIFEST_FILES = range(7)
 
 MAX_NODES = 25_000_000
 """Readers take 50 million tables, a node has two at least."""
+
+_HALVES = 4096
+"""About as many paths are remembered: those that bisections compare with first, which most have in common."""
 
 MANIFEST_FILE = np.dtype(
     {
@@ -75,10 +78,10 @@ class Snapshot:
         self.flushed_at_us = root.scalar(FLUSHED_AT, "Q", "the time of the snapshot")
         self.message = root.text(MESSAGE, "the message")
         self.metadata = _metadata(root)
-        self._tables = _node_tables(root)
-        self.num_nodes = len(self._tables)
+        self._nodes, self.num_nodes = _vector_of_nodes(root)
+        self._halves: dict[int, bytes] = {}
         self._files = _manifest_files(root)
-        self.nbytes = buffer.size + self._tables.nbytes
+        self.nbytes = buffer.size + 8 * self.num_nodes
 
     def __repr__(self) -> str:
         return f"Snapshot({self.num_nodes} nodes, {len(self._files)} manifests, {self.message!r})"
@@ -86,17 +89,27 @@ class Snapshot:
     # -- nodes ---------------------------------------------------------------------------------------------------
 
     def _table(self, row: int) -> Table:
-        return self._buffer.table(int(self._tables[row]))
+        element = self._nodes + 4 * row
+        return self._buffer.table(element + self._buffer.u32(element, "a node"))
 
     def _path(self, row: int) -> bytes:
         return node_path(self._table(row))
 
-    def _bisect(self, path: bytes, low: int = 0) -> int:
-        """First row from `low` on whose path is not below `path`."""
-        high = self.num_nodes
+    def _path_text(self, row: int) -> str:
+        return self._table(row).text(PATH, "a node's path")
+
+    def _bisect(self, path: bytes) -> int:
+        """First row whose path is not below `path`."""
+        low, high = 0, self.num_nodes
+        narrow = self.num_nodes // _HALVES
         while low < high:
             middle = (low + high) // 2
-            if self._path(middle) < path:
+            found = self._halves.get(middle)
+            if found is None:
+                found = self._path(middle)
+                if high - low > narrow:
+                    self._halves[middle] = found
+            if found < path:
                 low = middle + 1
             else:
                 high = middle
@@ -104,7 +117,7 @@ class Snapshot:
 
     def find_row(self, path: str) -> tuple[int, bool]:
         """Where a path is or would be among the nodes, and whether it is there."""
-        encoded = path.encode("utf-8", "surrogatepass")
+        encoded = _encoded(path)
         row = self._bisect(encoded)
         return row, row < self.num_nodes and self._path(row) == encoded
 
@@ -117,31 +130,31 @@ class Snapshot:
             As all methods that look at nodes: the bytes of a node are damaged.
         """
         row, found = self.find_row(path)
-        return decode_node(self._table(row)) if found else None
+        return self.node_at(row) if found else None
 
-    def nodes(self, start: str = "/") -> Iterator[Node]:
-        """All nodes from the path `start` on, in the order of the bytes of their paths."""
-        first = 0 if start == "/" else self._bisect(start.encode("utf-8", "surrogatepass"))
-        for row in range(first, self.num_nodes):
-            yield decode_node(self._table(row))
+    def node_at(self, row: int) -> Node:
+        """The node of a row."""
+        return decode_node(self._table(row))
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes, in the order of the bytes of their paths."""
+        return map(self.node_at, range(self.num_nodes))
 
     def subtree(self, path: str) -> Iterator[Node]:
         """The node at `path`, if there is one, and all nodes below it, in path order."""
-        encoded = path.encode("utf-8", "surrogatepass")
-        row = self._bisect(encoded)
-        if row < self.num_nodes and self._path(row) == encoded:
-            yield decode_node(self._table(row))
+        row, found = self.find_row(path)
+        if found:
+            yield self.node_at(row)
             row += 1
-        inside = encoded if encoded.endswith(b"/") else encoded + b"/"
-        row = self._bisect(inside, row)  # between `/a` and `/a/b` there may be `/a-b`
+        inside = _inside(path)
+        row = max(row, self._bisect(inside))  # between `/a` and `/a/b` there may be `/a-b`
         while row < self.num_nodes and self._path(row).startswith(inside):
-            yield decode_node(self._table(row))
+            yield self.node_at(row)
             row += 1
 
     def children(self, path: str) -> Iterator[str]:
         """Names of the nodes directly below `path`, in path order; subtrees are skipped over."""
-        encoded = path.encode("utf-8", "surrogatepass")
-        inside = encoded if encoded.endswith(b"/") else encoded + b"/"
+        inside = _inside(path)
         row = self._bisect(inside)
         while row < self.num_nodes:
             found = self._path(row)
@@ -149,12 +162,11 @@ class Snapshot:
                 return
             name, slash, _ = found[len(inside) :].partition(b"/")
             if slash:
-                row = self._bisect(inside + name + b"0", row + 1)  # "0" follows "/": behind everything below `name`
+                behind = self._bisect(inside + name + b"0")  # "0" follows "/": behind everything below `name`
+                row = max(row + 1, behind)  # in a damaged file it may be anywhere
                 continue
             if name:
-                yield self._buffer.text(self._table(row).follow(1, "a node's path"), "a node's path")[
-                    len(path.rstrip("/")) + 1 :
-                ]
+                yield self._path_text(row).rpartition("/")[2]
             row += 1
 
     def paths_of(self, ids: Iterable[NodeId]) -> dict[NodeId, str]:
@@ -163,7 +175,15 @@ class Snapshot:
         if not wanted or not self.num_nodes:
             return {}
         rows = np.flatnonzero(np.isin(self._ids, np.fromiter(wanted, np.uint64, len(wanted))))
-        return {wanted[int(self._ids[row])]: self._table(row).text(1, "a node's path") for row in rows.tolist()}
+        return {wanted[int(self._ids[row])]: self._path_text(row) for row in rows.tolist()}
+
+    @functools.cached_property
+    def _tables(self) -> NDArray[np.int64]:
+        """Positions of all nodes' tables, int64 (num_nodes,), checked to be inside the file."""
+        elements = Places.at(self._buffer, np.arange(self._nodes, self._nodes + 4 * self.num_nodes, 4, dtype=np.int64))
+        tables: NDArray[np.int64] = elements.first + elements.read("<u4", "a node")
+        Places.at(self._buffer, tables).read("<i4", "a node")
+        return tables
 
     @functools.cached_property
     def _ids(self) -> NDArray[np.uint64]:
@@ -247,10 +267,6 @@ class Snapshot:
         data = self._buffer.data
         return data[:position] + parent_id + data[position + OBJECT_ID_SIZE :]
 
-    def node_at(self, row: int) -> Node:
-        """The node of a row."""
-        return decode_node(self._table(row))
-
 
 def decode_snapshot(data: bytes, *, file: str) -> Snapshot:
     """Read a snapshot file.
@@ -271,6 +287,16 @@ def decode_snapshot(data: bytes, *, file: str) -> Snapshot:
     return Snapshot(Buffer(unwrap(data, file_type=kind, file=file), file=file, kind=kind.label))
 
 
+def _encoded(path: str) -> bytes:
+    return path.encode("utf-8", "surrogatepass")
+
+
+def _inside(path: str) -> bytes:
+    """What the paths of all nodes below a path begin with."""
+    encoded = _encoded(path)
+    return encoded if encoded.endswith(b"/") else encoded + b"/"
+
+
 def _metadata(root: Table) -> dict[str, Any]:
     metadata = {}
     for item in root.tables(METADATA, "the metadata"):
@@ -282,15 +308,12 @@ def _metadata(root: Table) -> dict[str, Any]:
     return metadata
 
 
-def _node_tables(root: Table) -> NDArray[np.int64]:
-    """Positions of the nodes' tables, checked to be inside the file."""
+def _vector_of_nodes(root: Table) -> tuple[int, int]:
+    """Position of the first offset to a node's table, and how many there are."""
     start, count = root.vector(NODES, 4, 4, "the vector of nodes")
     if count > MAX_NODES:
         raise root.buffer.corrupt(f"{count} nodes are more than any reader takes", start)
-    offsets = root.buffer.view("<u4")[start // 4 : start // 4 + count]
-    tables: NDArray[np.int64] = np.arange(start, start + 4 * count, 4, dtype=np.int64) + offsets
-    Places.at(root.buffer, tables).read("<i4", "a node")
-    return tables
+    return start, count
 
 
 def _manifest_files(root: Table) -> NDArray[Any]:
