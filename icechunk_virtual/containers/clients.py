@@ -1,18 +1,17 @@
-"""The one table from URL schemes to those who can fetch from them.
+"""Who fetches from the containers of a URL scheme: what such a client must do, and the one for files.
 
-A further kind of container is a further line here. Knows nothing of references or repositories.
+Those for object stores and web servers come from whoever makes a `Fetcher`. Knows nothing of references or
+repositories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from icechunk_virtual.containers.authorize import Authorization, Grant
-from icechunk_virtual.containers.local_files import LocalFiles, check_no_credentials
+from icechunk_virtual.containers.local_files import LocalFiles
 from icechunk_virtual.containers.url import Location
-from icechunk_virtual.errors import ContainerError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 
 
@@ -29,55 +28,7 @@ class Client(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class ClientKind:
-    """How the containers of a scheme are read.
+Clients = Mapping[str, Callable[[Authorization], Client]]
+"""By URL scheme, what makes its client. Called once per fetcher; pickles with it."""
 
-    Attributes
-    ----------
-    make
-        Called once per fetcher.
-    check
-        Raises ContainerError if the credentials of a container do not fit.
-    """
-
-    make: Callable[[Authorization], Client]
-    check: Callable[[Grant], None]
-
-
-KINDS: dict[str, ClientKind] = {
-    "file": ClientKind(LocalFiles, check_no_credentials),
-}
-
-
-def kind_for(location: Location) -> ClientKind:
-    """The line of the table for a location.
-
-    Raises
-    ------
-    ContainerError
-        This version cannot read from there.
-    """
-    kind = KINDS.get(location.scheme)
-    if kind is None:
-        known = ", ".join(f"{scheme}://" for scheme in sorted(KINDS))
-        raise ContainerError(
-            f"error fetching virtual reference: {location}: this version reads virtual chunks from {known} only, not "
-            f"from {location.scheme}://. Install a newer version, or copy the data and relocate the references.",
-            location=location.text,
-        )
-    return kind
-
-
-def check_credentials(authorization: Authorization) -> None:
-    """Check the credentials of all authorised containers, as far as this version reads from them.
-
-    Raises
-    ------
-    ContainerError
-        Of a kind that does not fit its container.
-    """
-    for grant in authorization.grants:
-        kind = KINDS.get(grant.prefix.scheme)
-        if grant.authorized and kind is not None:
-            kind.check(grant)
+LOCAL_CLIENTS: Clients = {"file": LocalFiles}

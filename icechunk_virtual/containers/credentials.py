@@ -12,7 +12,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChunkContainer
-from icechunk_virtual.errors import ContainerError
+from icechunk_virtual.containers.url import check_prefix
+from icechunk_virtual.errors import ContainerError, InvalidLocation
 from icechunk_virtual.model.checked import AwareDatetime, Checked, Union, Variant, member_of
 
 T = TypeVar("T")
@@ -330,7 +331,7 @@ def check_grants(
     containers
         Of the configuration, by URL prefix.
     granted
-        URL prefix to credentials, or ``None``: from the environment or without, as the store does. Keys that are
+        URL prefix to credentials, or ``None``: from the environment or without, as the store does. Keys that mean
         no container's prefix are kept and grant nothing.
 
     Raises
@@ -340,6 +341,7 @@ def check_grants(
     ContainerError
         Credentials of a kind that the container's store does not take.
     """
+    by_meaning = {_meaning(prefix): container for prefix, container in containers.items()}
     checked: dict[str, AnyCredential | None] = {}
     for key, credentials in (granted or {}).items():
         if credentials is not None and not isinstance(credentials, AnyCredential):
@@ -349,9 +351,18 @@ def check_grants(
             )
         prefix = key if key.endswith("/") else key + "/"
         checked[prefix] = credentials
-        if prefix in containers:
-            _check_kind(containers[prefix], credentials)
+        container = by_meaning.get(_meaning(prefix))
+        if container is not None:
+            _check_kind(container, credentials)
     return checked
+
+
+def _meaning(prefix: str) -> str:
+    """Equal for prefixes that mean the same place; those that mean none are themselves."""
+    try:
+        return check_prefix(prefix).canonical
+    except InvalidLocation:
+        return prefix
 
 
 def _check_kind(container: VirtualChunkContainer, credentials: AnyCredential | None) -> None:

@@ -1,6 +1,6 @@
 """The bytes of virtual chunks: authorised, verified, complete, or an error. A fill value is never an answer.
 
-Knows neither manifests nor sessions; how each scheme is read is said in `clients`.
+Knows neither manifests nor sessions; how each scheme is read is the business of `clients`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from icechunk_virtual.containers.authorize import Authorization
-from icechunk_virtual.containers.clients import Client, kind_for
+from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Client, Clients
+from icechunk_virtual.containers.failures import failed, too_short
 from icechunk_virtual.containers.url import Location, check_location
-from icechunk_virtual.errors import VirtualReadError
+from icechunk_virtual.errors import ContainerError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 
 
@@ -18,14 +19,22 @@ class Fetcher:
     """Fetches virtual chunks through the containers that were authorised.
 
     Usable from several event loops and threads at once. A pickled fetcher is built anew from its authorisation.
+
+    Parameters
+    ----------
+    authorization
+        Who may read what.
+    clients
+        Who reads it, by URL scheme.
     """
 
-    def __init__(self, authorization: Authorization) -> None:
+    def __init__(self, authorization: Authorization, clients: Clients = LOCAL_CLIENTS) -> None:
         self.authorization = authorization
+        self._kinds = clients
         self._clients: dict[str, Client] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Fetcher, (self.authorization,)
+        return Fetcher, (self.authorization, self._kinds)
 
     async def fetch(self, chunk: VirtualChunk, start: int = 0, stop: int | None = None) -> bytes:
         """The bytes ``[start, stop)`` of the chunk.
@@ -57,18 +66,22 @@ class Fetcher:
         location = check_location(chunk.url)
         data = await self._client(location).read(grant, location, chunk, chunk.offset + start, stop - start)
         if len(data) != stop - start:
-            raise VirtualReadError(
-                f"error fetching virtual reference: {location}, {stop - start} bytes at offset {chunk.offset + start}, "
-                f"through the container {grant.prefix}: not enough data. Expected: ({stop - start}), available "
-                f"({len(data)})",
-                location=chunk.url,
-                offset=chunk.offset,
-                length=chunk.length,
-            )
+            raise failed(grant, location, chunk, too_short(stop - start, len(data)))
         return data
 
     def _client(self, location: Location) -> Client:
         client = self._clients.get(location.scheme)
         if client is None:
-            client = self._clients.setdefault(location.scheme, kind_for(location).make(self.authorization))
+            if location.scheme not in self._kinds:
+                raise _unknown_scheme(location, self._kinds)
+            client = self._clients.setdefault(location.scheme, self._kinds[location.scheme](self.authorization))
         return client
+
+
+def _unknown_scheme(location: Location, known: Clients) -> ContainerError:
+    schemes = ", ".join(f"{scheme}://" for scheme in sorted(known))
+    return ContainerError(
+        f"error fetching virtual reference: {location}: this version reads virtual chunks from {schemes} only, not "
+        f"from {location.scheme}://. Install a newer version, or copy the data and relocate the references.",
+        location=location.text,
+    )

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from icechunk_virtual.containers.authorize import Authorization, Grant, code_that_authorizes
+from icechunk_virtual.containers.failures import bare_etag, failed, modified_later, other_etag, too_short
 from icechunk_virtual.containers.source import OPEN_FLAGS, file_etag, read_at
 from icechunk_virtual.containers.url import Location, check_prefix, file_url, local_path
-from icechunk_virtual.errors import ContainerError, NotAuthorized, ObjectChanged, VirtualReadError
+from icechunk_virtual.errors import NotAuthorized, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 
 INLINE_BYTES = 128 * 1024
@@ -86,10 +87,10 @@ class LocalFiles:
             status = os.fstat(fd)
             self._check_place(grant, location, chunk, _real_path(path, fd, status))
             if not stat.S_ISREG(status.st_mode):
-                raise _failed(grant, location, chunk, _kind_of(status))
+                raise failed(grant, location, chunk, _kind_of(status))
             _check_unchanged(location, chunk, status)
             if offset + length > status.st_size:  # before anything is allocated: both come from the repository
-                raise _failed(grant, location, chunk, _too_short(length, status.st_size - offset, status.st_size))
+                raise failed(grant, location, chunk, too_short(length, status.st_size - offset, status.st_size))
             data = read_at(fd, offset, length)
             if chunk.etag or chunk.last_modified:
                 _check_unchanged(location, chunk, os.fstat(fd))
@@ -98,13 +99,13 @@ class LocalFiles:
         finally:
             os.close(fd)
         if len(data) != length:
-            raise _failed(grant, location, chunk, _too_short(length, len(data), status.st_size))
+            raise failed(grant, location, chunk, too_short(length, len(data), status.st_size))
         return data
 
     def _check_place(self, grant: Grant, location: Location, chunk: VirtualChunk, real: str | None) -> None:
         """The opened file itself, not what a path means by now, is below an authorised directory."""
         if real is None:
-            raise _failed(grant, location, chunk, "it was replaced while it was opened; try again")
+            raise failed(grant, location, chunk, "it was replaced while it was opened; try again")
         if real.startswith(self._roots):
             return
         self._roots = self._real_roots()  # links of the prefixes themselves may have moved
@@ -125,16 +126,6 @@ class LocalFiles:
             if grant.authorized and grant.prefix.scheme == "file"
         }
         return tuple(root if root.endswith(os.sep) else root + os.sep for root in sorted(roots))
-
-
-def check_no_credentials(grant: Grant) -> None:
-    """Files need no credentials: refuse them, rather than to ignore what somebody relies on."""
-    if grant.credentials is not None:
-        raise ContainerError(
-            f"storage error: the container {grant.prefix} reads local files, and in memory storage does not accept "
-            f"credentials; neither do files. Authorise it with None:\n    {code_that_authorizes(grant.prefix)}",
-            location=grant.prefix.text,
-        )
 
 
 def _real_path(path: str, fd: int, status: os.stat_result) -> str | None:
@@ -158,34 +149,12 @@ def _check_unchanged(location: Location, chunk: VirtualChunk, status: os.stat_re
     """The file is in the state that was referenced. The etag decides, if there is one."""
     if chunk.etag:
         actual = file_etag(status)
-        if chunk.etag == "*" or _bare(chunk.etag) == actual:
-            return
-        facts: tuple[object, object] = chunk.etag, actual
-        what = f"its etag is {actual}, the reference expects {chunk.etag}"
+        if chunk.etag != "*" and bare_etag(chunk.etag) != actual:
+            raise other_etag(location, chunk.etag, actual)
     elif chunk.last_modified:
         seconds = status.st_mtime_ns // 10**9
-        if seconds <= chunk.last_modified:
-            return
-        facts = chunk.last_modified, seconds
-        what = f"it was modified at {seconds} s since 1970, the reference expects {chunk.last_modified} or before"
-    else:
-        return
-    raise ObjectChanged(
-        f"the checksum of the object owning the virtual chunk has changed ({location}): {what}. Restore the file, or "
-        "scan it again and commit the new references.",
-        location=location.text,
-        expected=facts[0],
-        actual=facts[1],
-    )
-
-
-def _too_short(wanted: int, available: int, size: int) -> str:
-    return f"not enough data. Expected: ({wanted}), available ({max(available, 0)}): the file has {size} bytes"
-
-
-def _bare(etag: str) -> str:
-    """Without the quotes that HTTP has around it."""
-    return etag[1:-1] if len(etag) >= 2 and etag[0] == etag[-1] == '"' else etag
+        if seconds > chunk.last_modified:
+            raise modified_later(location, chunk.last_modified, seconds)
 
 
 def _kind_of(status: os.stat_result) -> str:
@@ -204,15 +173,4 @@ def _unreadable(grant: Grant, location: Location, chunk: VirtualChunk, error: OS
         PermissionError: "permission denied",
         IsADirectoryError: "it is a directory",
     }
-    return _failed(grant, location, chunk, reasons.get(type(error)) or error.strerror or str(error))
-
-
-def _failed(grant: Grant, location: Location, chunk: VirtualChunk, reason: str) -> VirtualReadError:
-    return VirtualReadError(
-        f"error fetching virtual reference: {location}, {chunk.length} bytes at offset {chunk.offset}, through the "
-        f"container {grant.prefix}: {reason}. Restore the file, or relocate or remove the references to it.",
-        location=location.text,
-        offset=chunk.offset,
-        length=chunk.length,
-        prefix=grant.prefix.text,
-    )
+    return failed(grant, location, chunk, reasons.get(type(error)) or error.strerror or str(error))

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from icechunk_virtual.containers.authorize import Authorization
-from icechunk_virtual.containers.clients import check_credentials
 from icechunk_virtual.containers.credentials import check_grants
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.errors import (
@@ -228,7 +227,6 @@ def _assemble(
     containers = usable_containers(config)
     check_grants(containers, granted)
     authorization = Authorization(containers, granted)
-    check_credentials(authorization)
     assets = Assets(connect(config.storage), config, world)
     return Opened(connect, config, version, authorization, assets, dict(granted), world)
 

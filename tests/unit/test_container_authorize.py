@@ -8,7 +8,6 @@ import re
 import pytest
 
 from icechunk_virtual.containers.authorize import Authorization
-from icechunk_virtual.containers.clients import check_credentials
 from icechunk_virtual.containers.container import (
     AnyObjectStoreConfig,
     VirtualChunkContainer,
@@ -18,7 +17,7 @@ from icechunk_virtual.containers.container import (
     local_filesystem_store,
     s3_store,
 )
-from icechunk_virtual.errors import ContainerError, InvalidLocation, NoContainer, NotAuthorized
+from icechunk_virtual.errors import InvalidLocation, NoContainer, NotAuthorized
 from icechunk_virtual.model.locations import Locations
 
 FILES = local_filesystem_store("/")
@@ -147,14 +146,6 @@ def test_pickles_and_tells_no_secret() -> None:
     copy = pickle.loads(pickle.dumps(authorization))
     assert copy.granted_prefixes == {"file:///d/"}
     assert copy.readable("file:///d/x").credentials == "hunter2"
-
-
-def test_files_take_no_credentials() -> None:
-    check_credentials(Authorization(containers("file:///d/"), {"file:///d/": None}))
-    check_credentials(Authorization(containers("file:///d/"), {"file:///not-a-container/": "x"}))
-    check_credentials(Authorization(containers("s3://b/", store=s3_store()), {"s3://b/": "not judged yet"}))
-    with pytest.raises(ContainerError, match=r"storage error.*credentials"):
-        check_credentials(Authorization(containers("file:///d/"), {"file:///d/": "x"}))
 
 
 def test_many_locations_are_remembered_within_bounds() -> None:

@@ -247,6 +247,12 @@ def test_which_store_takes_what(prefix: str, kind: str, slash: str) -> None:
             check_grants(containers, {key: KINDS[kind]})
 
 
+def test_grants_are_for_the_container_that_they_mean() -> None:
+    containers = {"file:///a%20b/": VirtualChunkContainer("file:///a%20b/", STORES["file:///a/"])}
+    with pytest.raises(IcechunkError, match="do not accept credentials"):
+        check_grants(containers, {"file:/a b": KINDS["s3"]})
+
+
 def test_grants_for_no_container() -> None:
     assert check_grants({}, {"s3://x": KINDS["gcs"]}) == {"s3://x/": KINDS["gcs"]}
     assert check_grants({}, None) == {}
