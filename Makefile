@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check format bench compat docs clean distclean
+.PHONY: help demo test slow check format bench compat docs oldest clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +23,11 @@ demo: $(READY)  ## write a small archive, scan it into a repository, read it bac
 
 test: $(READY)  ## all tests but the slow ones and those that need a network; ARGS goes to pytest
 	$(BIN)/python -m pytest -q -m 'not network and not slow' $(ARGS)
+
+oldest:  ## the tests with the oldest releases of everything that pyproject.toml promises; ARGS goes to pytest
+	$(PYTHON) tools/environment.py $(OLDEST)
+	$(PYTHON) tools/environment.py $(OLDEST) $$($(OLDEST)/bin/python tools/oldest.py all) --editable '.[all,test]'
+	$(OLDEST)/bin/python -m pytest -q -m 'not network and not slow' -W 'ignore:numpy.ndarray size changed' $(ARGS)
 
 slow: $(READY)  ## the long runs: more random histories, a real dask cluster; ARGS goes to pytest
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

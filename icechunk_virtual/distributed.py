@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from zarr import Array
@@ -12,7 +12,7 @@ from icechunk_virtual.store import IcechunkStore
 
 __all__ = ["extract_session", "merge_sessions"]
 
-Forks: TypeAlias = "ForkSession | list[Forks]"
+Forks: TypeAlias = "ForkSession | Sequence[Forks]"
 
 
 def extract_session(zarray: Array[Any], axis: Any = None, keepdims: Any = None) -> Session:  # noqa: ARG001 - see below
@@ -44,7 +44,8 @@ def merge_sessions(*sessions: Forks) -> ForkSession:
     Parameters
     ----------
     sessions
-        Forks, or lists of forks, nested as deep as a framework likes. Where two changed the same, the later wins.
+        Forks, or lists or tuples of forks, nested as deep as a framework likes. Where two changed the same, the
+        later wins.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def merge_sessions(*sessions: Forks) -> ForkSession:
 
 def _flatten(sessions: Iterable[Any]) -> Iterator[Any]:
     for item in sessions:
-        if isinstance(item, list):
+        if isinstance(item, Sequence) and not isinstance(item, str):
             yield from _flatten(item)
         else:
             yield item

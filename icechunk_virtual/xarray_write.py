@@ -6,7 +6,6 @@ own Zarr backend decides about encodings, modes and regions; what changed there 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Hashable, Mapping, MutableMapping
 from typing import Any, Literal
 
@@ -30,7 +29,7 @@ __all__ = ["to_icechunk"]
 Mode = Literal["w", "w-", "a", "a-", "r+"]
 Region = Mapping[str, slice | Literal["auto"]] | Literal["auto"] | None
 
-OLDEST = "2025.1.2"  # those before cannot write to any store of the releases of zarr that are supported
+OLDEST = "2025.6.0"  # those before cannot read fill values of the data types that zarr has since 3.1
 require("xarray", xarray.__version__, OLDEST, "Writing to icechunk")
 
 # As in `DataArray.to_zarr` and `open_dataarray`, which undoes it.
@@ -69,7 +68,7 @@ def to_icechunk(
     safe_chunks
         Refuse dask chunks of which two would write to one Zarr chunk.
     align_chunks
-        Rechunk dask arrays so that every Zarr chunk is written by one task. Needs xarray 2025.6 or newer.
+        Rechunk dask arrays so that every Zarr chunk is written by one task.
     append_dim
         Append along this dimension. All others must fit.
     region
@@ -180,11 +179,6 @@ def _open_group(
     safe_chunks: bool,
     align_chunks: bool,
 ) -> ZarrStore:
-    newer: dict[str, Any] = {}
-    if align_chunks:
-        if "align_chunks" not in inspect.signature(ZarrStore.open_group).parameters:
-            raise ValueError(f"align_chunks requires xarray>=2025.6.0 but you have {xarray.__version__}")
-        newer["align_chunks"] = True
     opened: ZarrStore = ZarrStore.open_group(
         store=store,
         group=group,
@@ -195,7 +189,7 @@ def _open_group(
         append_dim=append_dim,
         write_region=region,
         safe_chunks=safe_chunks,
-        **newer,
+        align_chunks=align_chunks,
     )
     return opened
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
-from xarray.backends import ZarrStore
 
 import icechunk_virtual as ic
 from icechunk_virtual.xarray import to_icechunk
@@ -22,7 +20,6 @@ from tests.support.engines import keys_of
 pytest.importorskip("dask.array")
 
 CHUNKED = pytest.mark.parametrize("chunks", [None, {"time": 2}], ids=["eager", "dask"])
-ALIGNS = "align_chunks" in inspect.signature(ZarrStore.open_group).parameters
 
 
 @pytest.fixture(autouse=True)
@@ -233,28 +230,7 @@ def test_f107_safe_chunks(repo: Any, ds: xr.Dataset) -> None:
     assert read(repo).identical(ds[["t"]])
 
 
-@pytest.mark.skipif(not ALIGNS, reason="xarray before 2025.6")
 def test_f107_align_chunks(repo: Any, ds: xr.Dataset) -> None:
     write(repo, ds[["t"]].chunk(time=3), encoding={"t": {"chunks": (4, 4)}}, align_chunks=True, split_every=2)
     assert read(repo).identical(ds[["t"]])
     assert zarr.open_array(repo.readonly_session("main").store, path="t", mode="r").chunks == (4, 4)
-
-
-def test_f107_align_chunks_needs_a_newer_xarray(repo: Any, ds: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = []
-
-    def open_group(store: Any, **kwargs: Any) -> Any:
-        opened.append(kwargs)
-        raise ZeroDivisionError
-
-    def old_open_group(store: Any, mode: str, group: Any, zarr_format: int) -> Any:
-        raise NotImplementedError
-
-    monkeypatch.setattr(ZarrStore, "open_group", old_open_group)
-    with pytest.raises(ValueError, match=r"align_chunks requires xarray>=2025\.6\.0"):
-        to_icechunk(ds, repo.writable_session("main"), align_chunks=True)
-    monkeypatch.setattr(ZarrStore, "open_group", open_group)
-    with pytest.raises(ZeroDivisionError):
-        to_icechunk(ds, repo.writable_session("main"))
-    assert "align_chunks" not in opened[0], "asked for only where it is wanted"
-    assert not {"synchronizer", "zarr_version"} & set(opened[0]), "gone in newer releases"
