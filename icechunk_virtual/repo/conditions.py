@@ -6,25 +6,52 @@ starts with ``/``, or in the name, the last component; see `patterns` for their 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, Any, Self, TypeAlias, cast
 
 from icechunk_virtual.model.checked import U32, U64, Union, Variant, member_of
 from icechunk_virtual.repo import patterns
 
 
-def _name(path: str) -> str | None:
-    """Last component of a path; the root has none."""
-    return path.rpartition("/")[2] or None
+class _Conditions:
+    """What both kinds of conditions on arrays have in common; the members are those of the union asked."""
+
+    __slots__ = ()
+
+    @classmethod
+    def or_conditions(cls, conditions: Iterable[Self]) -> Self:
+        """At least one of them holds."""
+        return cls._member("Or", conditions)
+
+    @classmethod
+    def and_conditions(cls, conditions: Iterable[Self]) -> Self:
+        """All of them hold."""
+        return cls._member("And", conditions)
+
+    @classmethod
+    def path_matches(cls, regex: str) -> Self:
+        """The pattern occurs in the array's path."""
+        return cls._member("PathMatches", regex)
+
+    @classmethod
+    def name_matches(cls, regex: str) -> Self:
+        """The pattern occurs in the array's name."""
+        return cls._member("NameMatches", regex)
+
+    def __or__(self, other: Self) -> Self:
+        return self._member("Or", (self, other))
+
+    def __and__(self, other: Self) -> Self:
+        return self._member("And", (self, other))
+
+    @classmethod
+    def _member(cls, name: str, *fields: Any) -> Self:
+        return cast("Self", getattr(cls, name)(*fields))
 
 
-def _name_matches(regex: str, path: str) -> bool:
-    name = _name(path)
-    return name is not None and patterns.search(regex, name)
-
-
-class ManifestPreloadCondition(Union):
+class ManifestPreloadCondition(_Conditions, Union):
     """Which manifests are fetched when a session is opened. Combine with ``|`` and ``&``."""
 
     __slots__ = ()
@@ -35,26 +62,6 @@ class ManifestPreloadCondition(Union):
     NameMatches: TypeAlias = "_PreloadNameMatches"
     NumRefs: TypeAlias = "_PreloadNumRefs"
     # The members True and False cannot be named in source text; `true` and `false` make them.
-
-    @staticmethod
-    def or_conditions(conditions: Iterable[ManifestPreloadCondition]) -> ManifestPreloadCondition:
-        """At least one of them holds."""
-        return _PreloadOr(_preload_conditions(conditions))
-
-    @staticmethod
-    def and_conditions(conditions: Iterable[ManifestPreloadCondition]) -> ManifestPreloadCondition:
-        """All of them hold."""
-        return _PreloadAnd(_preload_conditions(conditions))
-
-    @staticmethod
-    def path_matches(regex: str) -> ManifestPreloadCondition:
-        """The pattern occurs in the array's path."""
-        return _PreloadPathMatches(regex)
-
-    @staticmethod
-    def name_matches(regex: str) -> ManifestPreloadCondition:
-        """The pattern occurs in the array's name."""
-        return _PreloadNameMatches(regex)
 
     @staticmethod
     def num_refs(from_refs: int | None, to_refs: int | None, /) -> ManifestPreloadCondition:
@@ -71,67 +78,113 @@ class ManifestPreloadCondition(Union):
         """Never."""
         return _PreloadFalse()
 
-    def __or__(self, other: ManifestPreloadCondition) -> ManifestPreloadCondition:
-        return _PreloadOr((self, other))
-
-    def __and__(self, other: ManifestPreloadCondition) -> ManifestPreloadCondition:
-        return _PreloadAnd((self, other))
-
-    def matches(self, path: str, num_refs: int) -> bool:
+    @abstractmethod
+    def matches(self, path: str, num_refs: int, /) -> bool:
         """Whether a manifest of `num_refs` references that belongs to the array at `path` fulfils the condition."""
-        match self:
-            case _PreloadOr(conditions):
-                return any(condition.matches(path, num_refs) for condition in conditions)
-            case _PreloadAnd(conditions):
-                return all(condition.matches(path, num_refs) for condition in conditions)
-            case _PreloadPathMatches(regex):
-                return patterns.search(regex, path)
-            case _PreloadNameMatches(regex):
-                return _name_matches(regex, path)
-            case _PreloadNumRefs(low, high):
-                return (low is None or low <= num_refs) and (high is None or num_refs < high)
-        return isinstance(self, _PreloadTrue)
 
 
-def _preload_conditions(conditions: Any) -> tuple[ManifestPreloadCondition, ...]:
-    return cast("tuple[ManifestPreloadCondition, ...]", _members(conditions, ManifestPreloadCondition))
+class ManifestSplitCondition(_Conditions, Union):
+    """Which arrays have their references split over several manifests. Combine with ``|`` and ``&``."""
+
+    __slots__ = ()
+
+    Or: TypeAlias = "_SplitOr"
+    And: TypeAlias = "_SplitAnd"
+    PathMatches: TypeAlias = "_SplitPathMatches"
+    NameMatches: TypeAlias = "_SplitNameMatches"
+    AnyArray: TypeAlias = "_SplitAnyArray"
+
+    @abstractmethod
+    def matches(self, path: str, /) -> bool:
+        """Whether the array at `path` fulfils the condition."""
 
 
-def _members(values: Any, of: type) -> tuple[Any, ...]:
+# -- members that both have ------------------------------------------------------------------------------------
+
+
+def _conditions(values: Any) -> tuple[Any, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"a list of conditions is needed, not {type(values).__name__}")
-    members = tuple(values)
-    for member in members:
-        if not isinstance(member, of):
-            raise TypeError(f"a {of.__name__} is needed, not {type(member).__name__}")
-    return members
+    return tuple(values)
 
 
-PreloadConditions = Annotated[tuple[ManifestPreloadCondition, ...], _preload_conditions]
+@dataclass(frozen=True, slots=True)
+class _Combined(Variant):
+    """Conditions of one union."""
+
+    _0: Annotated[tuple[Any, ...], _conditions]
+
+    def __post_init__(self) -> None:
+        Variant.__post_init__(self)
+        union = ManifestPreloadCondition if isinstance(self, ManifestPreloadCondition) else ManifestSplitCondition
+        for condition in self._0:
+            if not isinstance(condition, union):
+                raise TypeError(f"a {union.__name__} is needed, not {type(condition).__name__}")
+
+
+class _AnyOf(_Combined):
+    __slots__ = ()
+
+    def matches(self, path: str, /, *num_refs: int) -> bool:
+        return any(condition.matches(path, *num_refs) for condition in self._0)
+
+
+class _AllOf(_Combined):
+    __slots__ = ()
+
+    def matches(self, path: str, /, *num_refs: int) -> bool:
+        return all(condition.matches(path, *num_refs) for condition in self._0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern(Variant):
+    regex: str
+
+
+class _PatternInPath(_Pattern):
+    __slots__ = ()
+
+    def matches(self, path: str, /, *_: int) -> bool:
+        return patterns.search(self.regex, path)
+
+
+class _PatternInName(_Pattern):
+    """Of the last component of the path; the root has no name and never matches."""
+
+    __slots__ = ()
+
+    def matches(self, path: str, /, *_: int) -> bool:
+        name = path.rpartition("/")[2]
+        return bool(name) and patterns.search(self.regex, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Always(Variant):
+    def matches(self, _path: str, /, *_: int) -> bool:
+        return True
+
+
+# -- members of ManifestPreloadCondition -----------------------------------------------------------------------
 
 
 @member_of(ManifestPreloadCondition, "Or")
-@dataclass(frozen=True, slots=True)
-class _PreloadOr(Variant, ManifestPreloadCondition):
-    _0: PreloadConditions
+class _PreloadOr(_AnyOf, ManifestPreloadCondition):
+    __slots__ = ()
 
 
 @member_of(ManifestPreloadCondition, "And")
-@dataclass(frozen=True, slots=True)
-class _PreloadAnd(Variant, ManifestPreloadCondition):
-    _0: PreloadConditions
+class _PreloadAnd(_AllOf, ManifestPreloadCondition):
+    __slots__ = ()
 
 
 @member_of(ManifestPreloadCondition, "PathMatches")
-@dataclass(frozen=True, slots=True)
-class _PreloadPathMatches(Variant, ManifestPreloadCondition):
-    regex: str
+class _PreloadPathMatches(_PatternInPath, ManifestPreloadCondition):
+    __slots__ = ()
 
 
 @member_of(ManifestPreloadCondition, "NameMatches")
-@dataclass(frozen=True, slots=True)
-class _PreloadNameMatches(Variant, ManifestPreloadCondition):
-    regex: str
+class _PreloadNameMatches(_PatternInName, ManifestPreloadCondition):
+    __slots__ = ()
 
 
 @member_of(ManifestPreloadCondition, "NumRefs")
@@ -142,20 +195,26 @@ class _PreloadNumRefs(Variant, ManifestPreloadCondition):
     from_refs: U32 | None
     to: U32 | None
 
+    def matches(self, _path: str, num_refs: int, /) -> bool:
+        low, high = self.from_refs, self.to
+        return (low is None or low <= num_refs) and (high is None or num_refs < high)
+
 
 setattr(_PreloadNumRefs, "from", property(lambda condition: condition.from_refs))
 
 
 @member_of(ManifestPreloadCondition, "True")
-@dataclass(frozen=True, slots=True)
-class _PreloadTrue(Variant, ManifestPreloadCondition):
-    """Always."""
+class _PreloadTrue(_Always, ManifestPreloadCondition):
+    __slots__ = ()
 
 
 @member_of(ManifestPreloadCondition, "False")
 @dataclass(frozen=True, slots=True)
 class _PreloadFalse(Variant, ManifestPreloadCondition):
     """Never."""
+
+    def matches(self, _path: str, _num_refs: int, /) -> bool:
+        return False
 
 
 _COORDINATE_NAMES = (
@@ -177,92 +236,35 @@ DEFAULT_PRELOAD_CONDITION = ManifestPreloadCondition.and_conditions(
 """Small manifests of arrays that are named like coordinates."""
 
 
-class ManifestSplitCondition(Union):
-    """Which arrays have their references split over several manifests. Combine with ``|`` and ``&``."""
-
-    __slots__ = ()
-
-    Or: TypeAlias = "_SplitOr"
-    And: TypeAlias = "_SplitAnd"
-    PathMatches: TypeAlias = "_SplitPathMatches"
-    NameMatches: TypeAlias = "_SplitNameMatches"
-    AnyArray: TypeAlias = "_SplitAnyArray"
-
-    @staticmethod
-    def or_conditions(conditions: Iterable[ManifestSplitCondition]) -> ManifestSplitCondition:
-        """At least one of them holds."""
-        return _SplitOr(_split_conditions(conditions))
-
-    @staticmethod
-    def and_conditions(conditions: Iterable[ManifestSplitCondition]) -> ManifestSplitCondition:
-        """All of them hold."""
-        return _SplitAnd(_split_conditions(conditions))
-
-    @staticmethod
-    def path_matches(regex: str) -> ManifestSplitCondition:
-        """The pattern occurs in the array's path."""
-        return _SplitPathMatches(regex)
-
-    @staticmethod
-    def name_matches(regex: str) -> ManifestSplitCondition:
-        """The pattern occurs in the array's name."""
-        return _SplitNameMatches(regex)
-
-    def __or__(self, other: ManifestSplitCondition) -> ManifestSplitCondition:
-        return _SplitOr((self, other))
-
-    def __and__(self, other: ManifestSplitCondition) -> ManifestSplitCondition:
-        return _SplitAnd((self, other))
-
-    def matches(self, path: str) -> bool:
-        """Whether the array at `path` fulfils the condition."""
-        match self:
-            case _SplitOr(conditions):
-                return any(condition.matches(path) for condition in conditions)
-            case _SplitAnd(conditions):
-                return all(condition.matches(path) for condition in conditions)
-            case _SplitPathMatches(regex):
-                return patterns.search(regex, path)
-            case _SplitNameMatches(regex):
-                return _name_matches(regex, path)
-        return isinstance(self, _SplitAnyArray)
-
-
-def _split_conditions(conditions: Any) -> tuple[ManifestSplitCondition, ...]:
-    return cast("tuple[ManifestSplitCondition, ...]", _members(conditions, ManifestSplitCondition))
-
-
-SplitConditions = Annotated[tuple[ManifestSplitCondition, ...], _split_conditions]
+# -- members of ManifestSplitCondition -------------------------------------------------------------------------
 
 
 @member_of(ManifestSplitCondition, "Or")
-@dataclass(frozen=True, slots=True)
-class _SplitOr(Variant, ManifestSplitCondition):
-    _0: SplitConditions
+class _SplitOr(_AnyOf, ManifestSplitCondition):
+    __slots__ = ()
 
 
 @member_of(ManifestSplitCondition, "And")
-@dataclass(frozen=True, slots=True)
-class _SplitAnd(Variant, ManifestSplitCondition):
-    _0: SplitConditions
+class _SplitAnd(_AllOf, ManifestSplitCondition):
+    __slots__ = ()
 
 
 @member_of(ManifestSplitCondition, "PathMatches")
-@dataclass(frozen=True, slots=True)
-class _SplitPathMatches(Variant, ManifestSplitCondition):
-    regex: str
+class _SplitPathMatches(_PatternInPath, ManifestSplitCondition):
+    __slots__ = ()
 
 
 @member_of(ManifestSplitCondition, "NameMatches")
-@dataclass(frozen=True, slots=True)
-class _SplitNameMatches(Variant, ManifestSplitCondition):
-    regex: str
+class _SplitNameMatches(_PatternInName, ManifestSplitCondition):
+    __slots__ = ()
 
 
 @member_of(ManifestSplitCondition, "AnyArray")
-@dataclass(frozen=True, slots=True)
-class _SplitAnyArray(Variant, ManifestSplitCondition):
-    """Every array."""
+class _SplitAnyArray(_Always, ManifestSplitCondition):
+    __slots__ = ()
+
+
+# -- axes ------------------------------------------------------------------------------------------------------
 
 
 class ManifestSplitDimCondition(Union):

@@ -164,10 +164,7 @@ def check_params(where: str, theirs: Params, ours: inspect.Signature, *, bound: 
 
 def check_member(name: str, entry: dict[str, Any], ours: Any) -> None:
     match entry["kind"]:
-        case "staticmethod":
-            assert isinstance(ours, staticmethod)
-            check_params(name, entry["params"], inspect.signature(ours.__func__), bound=True)
-        case "classmethod":
+        case "staticmethod" | "classmethod":  # called alike
             assert isinstance(ours, classmethod | staticmethod)
             check_params(name, entry["params"], inspect.signature(ours.__func__), bound=isinstance(ours, staticmethod))
         case "method":
