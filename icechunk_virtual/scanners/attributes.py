@@ -44,6 +44,8 @@ def attribute_json(value: Any) -> tuple[Any, str | None]:
 
         def convert(item: Any) -> Any:
             converted, note = attribute_json(item)
+            if isinstance(item, np.ndarray) and item.shape == (1,):  # a list among lists stays one
+                converted = [converted]
             if note is not None and note not in notes:
                 notes.append(note)
             return converted

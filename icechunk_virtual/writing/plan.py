@@ -77,7 +77,7 @@ class Plan:
         InvalidMetadata
             At once.
         """
-        data = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        data = json.dumps(document, ensure_ascii=False).encode()  # NaN in attributes as zarr writes it
         parse_document(data, path)
         self._steps.append(lambda: tree.set_document(self.workspace, path, data))
 

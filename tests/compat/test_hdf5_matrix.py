@@ -326,6 +326,9 @@ def test_other_types(tmp_path: Path) -> None:
         plist.set_filter(h5py.h5z.FILTER_NBIT)
         narrow = h5py.h5d.create(file.id, b"narrow", twenty_bits, space, plist)
         narrow.write(space, space, np.array([1, -2, 3], "<i4"))
+        for name, bits in (("bits", h5py.h5t.STD_B16BE), ("byte", h5py.h5t.STD_B8LE)):
+            bitfield = h5py.h5d.create(file.id, name.encode(), bits, space)
+            bitfield.write(space, space, np.array([1, 2, 200], bitfield.dtype), bits)
     found = scanned(path)
     group = open_group(found)
     enum = found.root.arrays["enum"]
@@ -337,7 +340,7 @@ def test_other_types(tmp_path: Path) -> None:
     assert kinds(found.root.arrays["opaque"]) == {ChunkKind.VIRTUAL}
     assert {s.path for s in found.stored} == {"/gappy", "/links", "/narrow"}
     with h5py.File(path) as file:
-        for name in ("enum", "vectors", "inner", "opaque", "nothing", "narrow"):
+        for name in ("enum", "vectors", "inner", "opaque", "nothing", "narrow", "bits", "byte"):
             equal(group[name][...], file[name][...])
     assert group["record"][...].tolist() == record.tolist()
     assert group["gappy"][...].tolist() == gappy.tolist()
@@ -482,11 +485,22 @@ def test_links(tmp_path: Path) -> None:
         file["far"] = h5py.ExternalLink("other.h5", "/x")
         file["a/up"] = h5py.SoftLink("/")
         file["again"] = file["a"]
+        file["circle"] = h5py.SoftLink("/circle")
+        file["farther"] = h5py.SoftLink("/far")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.arange(3)
     found = scanned(path)
     group = open_group(found)
     equal(group["soft"][...], np.arange(3))
     equal(group["again/x"][...], np.arange(3))
-    assert {w.split(":")[0] for w in found.warnings} == {"/gone", "/far", "/a/up", "/again/up"}
+    assert {w.split(":")[0] for w in found.warnings} == {
+        "/gone",
+        "/far",
+        "/a/up",
+        "/again/up",
+        "/circle",
+        "/farther",
+    }
     assert "up" not in found.root.groups["a"].groups
 
 
@@ -496,9 +510,13 @@ def test_names_that_zarr_cannot_have(tmp_path: Path) -> None:
         file["__x"] = 1
         file["__g/y"] = 1
         file["ok é"] = 1
+        file["back\\slash"] = 1
+        file[b"caf\xe9"] = 1
     with pytest.raises(UnsupportedFeature, match="__x"):
         scanned(path)
-    assert set(scanned(path, ScanOptions(skip_unsupported=True)).root.arrays) == {"ok é"}
+    found = scanned(path, ScanOptions(skip_unsupported=True))
+    assert set(found.root.arrays) == {"ok é", "café"}
+    assert [w for w in found.warnings if "café" in w] == ["/café: its name: text that is not UTF-8 was read as Latin-1"]
 
 
 def test_source_identity(tmp_path: Path) -> None:

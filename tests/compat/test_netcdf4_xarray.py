@@ -229,6 +229,7 @@ def test_attributes_of_every_kind(tmp_path: Path) -> None:
             "record": np.array((1, 2.5), [("a", "i4"), ("b", "f8")]),
             "ref": x.ref,
             "refs": np.array([x.ref, file.ref], h5py.ref_dtype),
+            "region": x.regionref[0:2],
             "CLASS": "IMAGE",
         }
         for name, value in given.items():
@@ -262,10 +263,11 @@ def test_attributes_of_every_kind(tmp_path: Path) -> None:
         "CLASS": "IMAGE",
         "enum": 1,
         "latin": "café",
-        "ragged": [[1, 2], 3],
+        "ragged": [[1, 2], [3]],
+        "region": "/x",
     }
     noted = {w.split(":")[1].split()[-1] for w in found.warnings}
-    assert noted == {"complex", "record", "latin"}
+    assert noted == {"complex", "record", "latin", "ref", "refs", "region"}
 
 
 def test_h5netcdf_files(tmp_path: Path) -> None:

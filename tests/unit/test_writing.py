@@ -119,6 +119,16 @@ def test_adding_and_replacing_by_name(repo: icv.Repository, piece: Any, tmp_path
     assert sorted(zarr.open_group(repo.readonly_session("main").store, mode="r")) == ["time", "v", "x", "y"]
 
 
+def test_attributes_that_are_no_numbers(repo: icv.Repository) -> None:
+    """As `missing_value` often is; JSON has no word for them, and zarr writes them as Python does."""
+    array = stored(np.arange(3.0), ["x"], missing_value=np.nan, valid_max=np.inf)
+    write(repo, icv.VirtualDataset(VirtualGroup({"g": np.nan}, {"v": array}), (), "test"))
+    group = zarr.open_group(repo.readonly_session("main").store, mode="r")
+    assert np.isnan(group.attrs["g"])
+    assert np.isnan(group["v"].attrs["missing_value"])
+    assert group["v"].attrs["valid_max"] == np.inf
+
+
 def test_adding_keeps_attributes_of_groups(repo: icv.Repository, piece: Any) -> None:
     store = repo.writable_session("main").store
     zarr.create_group(store, attributes={"by": "hand", "title": "old"})

@@ -38,14 +38,11 @@ from icechunk_virtual.scanners.hdf5.values import (
     why_unreadable,
 )
 from icechunk_virtual.scanners.native import encode_chunk, stored_array
+from icechunk_virtual.scanners.refusal import Refused
 from icechunk_virtual.scanners.spec import ScanOptions
 
 _SIZE_KEEPING = {2}  # shuffle
 _TEXT_BYTES = 16  # what a text of varying length is taken to need, where stored text is cut into chunks
-
-
-class Refused(Exception):
-    """A dataset that cannot be represented; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)

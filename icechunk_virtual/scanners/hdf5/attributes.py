@@ -50,24 +50,28 @@ def read_attributes(node: h5py.Group | h5py.Dataset, *, scale: bool = False) -> 
         if name == "_FillValue" and isinstance(node, h5py.Dataset):
             found[name] = value
             continue
-        found[name], note = attribute_json(_plain(value, node.file))
-        if note is not None:
-            notes.append(f"attribute {name}: {note}")
+        plain, reference_note = _plain(value, node.file)
+        found[name], note = attribute_json(plain)
+        notes += [f"attribute {name}: {text}" for text in (reference_note, note) if text is not None]
     return found, notes
 
 
-def _plain(value: Any, file: h5py.File) -> Any:
-    """Without h5py's own types: empty values and references (which become paths)."""
-    if isinstance(value, h5py.Empty):
-        return "" if value.dtype.kind in "SUO" else np.empty(0, "f8")
-    if isinstance(value, h5py.RegionReference | h5py.Reference):
-        return reference_path(value, file)
-    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
-        items = np.empty(value.shape, object)
-        for index in np.ndindex(value.shape):
-            items[index] = _plain(value[index], file)
-        return items
-    return value
+def _plain(value: Any, file: h5py.File) -> tuple[Any, str | None]:
+    """Without h5py's own types: empty values, and references (which become paths, with a note)."""
+    match value:
+        case h5py.Empty():
+            return "" if value.dtype.kind in "SUO" else np.empty(0, "f8"), None
+        case h5py.RegionReference():
+            return reference_path(value, file), "a region reference is kept as the path of its dataset"
+        case h5py.Reference():
+            return reference_path(value, file), "a reference is kept as the path that it points to"
+        case np.ndarray() if value.dtype.kind == "O":
+            items, notes = np.empty(value.shape, object), dict[str | None, None]()
+            for index in np.ndindex(value.shape):
+                items[index], note = _plain(value[index], file)
+                notes[note] = None
+            return items, next(filter(None, notes), None)
+    return value, None
 
 
 def reference_path(reference: Any, file: h5py.File) -> str:

@@ -14,10 +14,11 @@ import h5py
 from h5py import h5, h5a, h5ds, h5l, h5o, h5p, h5r
 
 from icechunk_virtual.containers.source import Source
-from icechunk_virtual.errors import MalformedSource, UnsupportedFeature
+from icechunk_virtual.errors import MalformedSource
 from icechunk_virtual.model.locations import Locations
+from icechunk_virtual.scanners.attributes import text
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, join_path
-from icechunk_virtual.scanners.hdf5.arrays import HdfFile, Refused, scan_dataset
+from icechunk_virtual.scanners.hdf5.arrays import HdfFile, scan_dataset
 from icechunk_virtual.scanners.hdf5.attributes import read_attributes
 from icechunk_virtual.scanners.hdf5.dimensions import (
     NON_COORDINATE,
@@ -27,6 +28,7 @@ from icechunk_virtual.scanners.hdf5.dimensions import (
     extend_unlimited,
     name_dimensions,
 )
+from icechunk_virtual.scanners.refusal import Refused, check_name, leave_out
 from icechunk_virtual.scanners.spec import ScanOptions
 
 with contextlib.suppress(ImportError):  # without it, data behind its filters is refused by name
@@ -109,7 +111,8 @@ class _Scan:
         """Everything below a group, links followed inside the file; `above`: addresses of the groups on the way."""
         group = _Group(path, node)
         here = (*above, _address(node.id))
-        for name, kind in _links(node):
+        for raw, kind in _links(node):
+            name, note = text(raw)
             child_path = join_path(path, name)
             self.nodes += 1
             if self.nodes > _MOST_NODES:
@@ -118,12 +121,16 @@ class _Scan:
                 self.warnings.append(f"{child_path}: a link into another file, not followed")
                 continue
             try:
-                child = node[name]
-            except KeyError:
+                child = node[raw]
+            except (KeyError, OSError, RuntimeError):
                 if kind != h5l.TYPE_SOFT:
                     raise
-                self.warnings.append(f"{child_path}: a link to something that does not exist")
+                self.warnings.append(f"{child_path}: a link to something that does not exist, or to itself")
                 continue
+            if _address(child.id)[0] != here[-1][0]:  # a soft link may lead to an external one
+                self.warnings.append(f"{child_path}: a link into another file, not followed")
+                continue
+            self._warn(child_path, [f"its name: {note}"] if note is not None else [])
             if isinstance(child, h5py.Dataset):
                 group.datasets[name] = child
             elif isinstance(child, h5py.Group):
@@ -195,7 +202,7 @@ class _Scan:
         for name, child in group.groups.items():
             if not self.options.drops(child.path):
                 try:
-                    _check_name(child.path)
+                    check_name(child.path)
                 except Refused as refused:
                     self._leave_out(child.path, refused)
                     continue
@@ -204,7 +211,7 @@ class _Scan:
 
     def _array(self, path: str, dataset: h5py.Dataset, axes: Axes, names: tuple[str, ...]) -> VirtualArray | None:
         try:
-            _check_name(path)
+            check_name(path)
             with _blame_the_file(self.context.source, path):
                 array, reason, notes = scan_dataset(self.context, dataset, path, axes, names)
         except Refused as refused:
@@ -216,23 +223,10 @@ class _Scan:
         return array
 
     def _leave_out(self, path: str, refused: Refused) -> None:
-        if not self.options.skip_unsupported:
-            raise UnsupportedFeature(
-                f"`{path}` of {self.context.source.url} cannot be represented: {refused}. Leave it out with "
-                f"drop_variables=[{path!r}], or everything of the kind with skip_unsupported=True.",
-                source=self.context.source.url,
-                name=path,
-            ) from None
-        self.warnings.append(f"{path}: left out: {refused}")
+        self.warnings.append(leave_out(refused, path, self.context.source.url, self.options))
 
     def _warn(self, path: str, notes: list[str]) -> None:
         self.warnings += [f"{path}: {note}" for note in notes]
-
-
-def _check_name(path: str) -> None:
-    name = path.rsplit("/", 1)[1]
-    if not name.strip(".") or name.startswith("__") or name == "zarr.json":
-        raise Refused(f"{name!r} is no name that a Zarr node can have")
 
 
 def _walk(group: _Group) -> Iterator[_Group]:
@@ -241,13 +235,13 @@ def _walk(group: _Group) -> Iterator[_Group]:
         yield from _walk(child)
 
 
-def _links(node: h5py.Group) -> list[tuple[str, int]]:
+def _links(node: h5py.Group) -> list[tuple[bytes, int]]:
     """Names and link types, in the order of creation where the group keeps it, otherwise by name."""
     tracked = node.id.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_INDEXED
-    found: list[tuple[str, int]] = []
+    found: list[tuple[bytes, int]] = []
 
     def visit(name: bytes, info: Any) -> None:
-        found.append((name.decode("utf-8", "surrogateescape"), info.type))
+        found.append((name, info.type))
 
     node.id.links.iterate(visit, info=True, idx_type=h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME)
     return found
@@ -270,5 +264,4 @@ def _only_a_dimension(dataset: h5py.Dataset) -> bool:
     if not h5a.exists(dataset.id, b"NAME"):
         return False
     name = dataset.attrs["NAME"]
-    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-    return text.startswith(NOT_A_VARIABLE)
+    return (name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)).startswith(NOT_A_VARIABLE)

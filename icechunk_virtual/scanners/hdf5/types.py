@@ -55,6 +55,7 @@ _IEEE = {
     4: (h5t.IEEE_F32LE, h5t.IEEE_F32BE),
     8: (h5t.IEEE_F64LE, h5t.IEEE_F64BE),
 }
+_BITFIELDS = [getattr(h5t, f"STD_B{bits}{order}") for bits in (8, 16, 32, 64) for order in ("LE", "BE")]
 
 
 def element_type(dataset: h5py.Dataset) -> Element:
@@ -132,7 +133,9 @@ def _fixed(tid: Any, dtype: np.dtype[Any]) -> Element:
 def _same_bits(tid: Any, dtype: np.dtype[Any]) -> bool:
     """Whether the bytes of an HDF5 type are those of the numpy type that h5py converts it to."""
     match tid.get_class():
-        case h5t.INTEGER | h5t.BITFIELD:
+        case h5t.BITFIELD:
+            return any(tid.equal(standard) for standard in _BITFIELDS)
+        case h5t.INTEGER:
             return bool(tid.get_precision() == 8 * dtype.itemsize and tid.get_offset() == 0 and dtype.kind in "iuMm")
         case h5t.FLOAT:
             return dtype.kind == "f" and any(tid.equal(ieee) for ieee in _IEEE[dtype.itemsize])

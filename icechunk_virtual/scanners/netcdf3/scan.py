@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icechunk_virtual.containers.source import Source
-from icechunk_virtual.errors import UnsupportedFeature
 from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.scanners.chunking import contiguous_chunks, contiguous_offsets, cut_contiguous
@@ -25,6 +24,7 @@ from icechunk_virtual.scanners.native import stored_array
 from icechunk_virtual.scanners.netcdf3.attributes import array_attributes, group_attributes
 from icechunk_virtual.scanners.netcdf3.header import FORMATS, read_header
 from icechunk_virtual.scanners.netcdf3.layout import Layout, Placed, lay_out
+from icechunk_virtual.scanners.refusal import Refused, check_name, leave_out
 from icechunk_virtual.scanners.spec import ScanOptions
 
 _RECORD_AS_CHUNK = 1 << 16
@@ -62,7 +62,14 @@ def scan(source: Source, options: ScanOptions) -> Scanned:
     for placed in file.layout.variables:
         name = placed.variable.name
         path = f"/{name}"
-        if options.drops(path) or _bad_name(name, file, warnings):
+        if options.drops(path):
+            continue
+        try:
+            if "/" in name:
+                raise Refused("`/` separates groups in Zarr")
+            check_name(path)
+        except Refused as refused:
+            warnings.append(leave_out(refused, path, source.url, options))
             continue
         array, reason, notes = _array(placed, file)
         arrays[name] = array
@@ -71,21 +78,6 @@ def scan(source: Source, options: ScanOptions) -> Scanned:
             stored.append(Stored(path, reason, array.nbytes_stored))
     root = VirtualGroup(attributes, arrays)
     return Scanned(root, source.url, FORMATS[header.version], tuple(stored), tuple(warnings))
-
-
-def _bad_name(name: str, file: _File, warnings: list[str]) -> bool:
-    """Whether a variable cannot be a node of a Zarr hierarchy."""
-    if "/" not in name and name.strip(".") and not name.startswith("__"):
-        return False
-    reason = f"variable {name!r} cannot be an array of a Zarr hierarchy because of its name"
-    if not file.options.skip_unsupported:
-        raise UnsupportedFeature(
-            f"{reason}, in {file.source.url}. Rename it (ncrename), drop it, or skip what is unsupported.",
-            source=file.source.url,
-            name=name,
-        )
-    warnings.append(f"{reason}; it is left out")
-    return True
 
 
 def _locations(source: Source) -> Locations:
