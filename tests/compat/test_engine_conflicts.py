@@ -172,10 +172,10 @@ def test_who_may_read(tmp_path: Path, sources: Sources, writer: Engine, reader: 
         with pytest.raises(reader.ic.IcechunkError, match="authorize"):
             read(None, granted)
     # The longest prefix decides, whoever is authorised besides.
-    closer = reader.config([f"file://{tmp_path}/"])
-    assert read(closer, [sources.prefix]) == wanted
+    both = reader.config([f"file://{tmp_path}/", sources.prefix])
+    assert read(both, [sources.prefix]) == wanted
     with pytest.raises(reader.ic.IcechunkError, match="authorize"):
-        read(closer, [f"file://{tmp_path}/"])
+        read(both, [f"file://{tmp_path}/"])
     # Everything but the bytes is there for everybody.
     session = reader.open(tmp_path / "repo").readonly_session("main")
     assert session.all_virtual_chunk_locations() == [sources.url(0)]

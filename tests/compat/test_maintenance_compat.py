@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 import icechunk_virtual
-from tests.support.engines import Engine, apart, described, inspected, picture, put, refs_of
+from tests.support.engines import Engine, apart, described, inspected, native_bytes, picture, put, refs_of
 from tests.support.histories import Sources, array_document, group_document
 
 icechunk: Any = pytest.importorskip("icechunk", reason="the judge, icechunk 1.x, is not installed")
@@ -234,11 +234,11 @@ def picture_of(repo: Any, id: str) -> None:
 
 
 def test_storage_figures(written: tuple[Path, list[datetime]], copies: list[Path], sources: Sources) -> None:
-    totals = [repo.total_chunks_storage() for repo in open_all(copies, sources)]
+    totals = [native_bytes(repo) for repo in open_all(copies, sources)]
     assert totals[0] == totals[1] > 0
     for repo in open_all(copies, sources):
         repo.garbage_collect(now())
-    totals = [repo.total_chunks_storage() for repo in open_all(copies, sources)]
+    totals = [native_bytes(repo) for repo in open_all(copies, sources)]
     on_disk = sum(p.stat().st_size for p in (copies[0] / "chunks").iterdir() if p.name != "README")
     assert totals == [on_disk, on_disk]
 
@@ -283,8 +283,9 @@ def test_refused(engine: Engine) -> None:
     for name in ("max_snapshots_in_memory", "max_compressed_manifest_mem_bytes", "max_concurrent_manifest_fetches"):
         with pytest.raises(ValueError, match="invalid zero value"):
             repo.garbage_collect(now(), **{name: 0})
+        figures = getattr(repo, "chunk_storage_stats", repo.total_chunks_storage)
         with pytest.raises(ValueError, match="invalid zero value"):
-            repo.total_chunks_storage(**{name: 0})
+            figures(**{name: 0})
     with pytest.raises(OverflowError):
         repo.garbage_collect(now(), max_snapshots_in_memory=65536)
     with pytest.raises(engine.ic.IcechunkError, match=r"error rewriting manifests"):

@@ -96,8 +96,8 @@ def both(*acts: Act) -> Act:
 class Pair:
     """What was committed first, what is mine, and what comes of it.
 
-    `detected`: conflicts as text; `solved`: whether the basic solver solves them; `differs`: ours is better than the
-    original, which fails.
+    `detected`: conflicts as text; `solved`: whether the basic solver solves them; `deviation`: what the original does
+    differently, by its name in `engines.DEVIATIONS`.
     """
 
     name: str
@@ -105,18 +105,18 @@ class Pair:
     mine: Act
     detected: list[str] = field(default_factory=list)
     solved: bool = True
-    differs: bool = False
+    deviation: str | None = None
 
     def __str__(self) -> str:
         return self.name
 
 
-def no(name: str, theirs: Act, mine: Act, *detected: str) -> Pair:
-    return Pair(name, theirs, mine, list(detected), solved=False)
+def no(name: str, theirs: Act, mine: Act, *detected: str, deviation: str | None = None) -> Pair:
+    return Pair(name, theirs, mine, list(detected), solved=False, deviation=deviation)
 
 
-def ok(name: str, theirs: Act, mine: Act, *detected: str, differs: bool = False) -> Pair:
-    return Pair(name, theirs, mine, list(detected), differs=differs)
+def ok(name: str, theirs: Act, mine: Act, *detected: str, deviation: str | None = None) -> Pair:
+    return Pair(name, theirs, mine, list(detected), deviation=deviation)
 
 
 _EXISTS, _DOUBLE, _CHUNK = "New node conflicts with existing node", "Zarr metadata double update", "Chunk double update"
@@ -177,8 +177,13 @@ PAIRS = [
     ok("chunk, grow", set_chunk("a", 3, 3), resize("a", 6, 6)),
     ok("new node, group attrs", array("g/new"), attrs("g")),
     ok("group attrs, new node", attrs("g"), array("g/new")),
-    ok("unrelated, overwritten", set_chunk("s", 0, 0), both(delete("a"), array("a")), differs=True),
-    ok("unrelated, overwritten by a group", set_chunk("s", 0, 0), both(delete("a"), group("a")), differs=True),
+    ok("unrelated, overwritten", set_chunk("s", 0, 0), both(delete("a"), array("a")), deviation="overwriting"),
+    ok(
+        "unrelated, overwritten by a group",
+        set_chunk("s", 0, 0),
+        both(delete("a"), group("a")),
+        deviation="overwriting",
+    ),
     no(
         "chunk, overwritten and attrs",
         both(set_chunk("a", 0, 0), attrs("g")),
@@ -186,7 +191,14 @@ PAIRS = [
         f"/g: {_DOUBLE}",
         "/a: Delete of updated array",
     ),
-    no("overwritten twice", both(delete("a"), array("a")), both(delete("a"), array("a")), f"/a: {_EXISTS}", _GONE),
+    no(
+        "overwritten twice",
+        both(delete("a"), array("a")),
+        both(delete("a"), array("a")),
+        f"/a: {_EXISTS}",
+        _GONE,
+        deviation="overwriting twice",
+    ),
     ok("overwritten, deleted", both(delete("a"), array("a")), delete("a"), _GONE),
     ok("overwritten by a group, deleted", both(delete("a"), group("a")), delete("a")),
     ok(
