@@ -87,7 +87,16 @@ from icechunk_virtual.repo.virtual_refs import VirtualChunkSpec
 from icechunk_virtual.repository import Repository
 from icechunk_virtual.scanners.spec import ScanOptions
 from icechunk_virtual.session import ForkSession, Session
-from icechunk_virtual.storage import Storage, in_memory_storage, local_filesystem_storage
+from icechunk_virtual.storage import (
+    Storage,
+    azure_storage,
+    gcs_storage,
+    in_memory_storage,
+    local_filesystem_storage,
+    r2_storage,
+    s3_storage,
+    tigris_storage,
+)
 from icechunk_virtual.store import IcechunkStore
 from icechunk_virtual.virtual import VirtualDataset, scan
 
@@ -164,11 +173,13 @@ __all__ = [
     "azure_credentials",
     "azure_from_env_credentials",
     "azure_static_credentials",
+    "azure_storage",
     "containers_credentials",
     "gcs_credentials",
     "gcs_from_env_credentials",
     "gcs_refreshable_credentials",
     "gcs_static_credentials",
+    "gcs_storage",
     "gcs_store",
     "http_store",
     "in_memory_storage",
@@ -176,15 +187,18 @@ __all__ = [
     "local_filesystem_storage",
     "local_filesystem_store",
     "print_debug_info",
+    "r2_storage",
     "s3_anonymous_credentials",
     "s3_credentials",
     "s3_from_env_credentials",
     "s3_refreshable_credentials",
     "s3_static_credentials",
+    "s3_storage",
     "s3_store",
     "scan",
     "set_logs_filter",
     "spec_version",
+    "tigris_storage",
 ]
 
 initialize_logs()

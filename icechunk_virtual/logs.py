@@ -50,7 +50,14 @@ _PARTS: Final = {
     "ops.manifests": ("repo.rewrite",),
     "ops.stats": ("repo.stats",),
     "refs": ("repo.refs",),
-    "storage": ("storage", "repo.object_store", "repo.obstore_store", "repo.local_store", "repo.memory_store"),
+    "storage": (
+        "storage",
+        "repo.object_store",
+        "repo.obstore_store",
+        "repo.local_store",
+        "repo.memory_store",
+        "repo.cloud",
+    ),
     "virtual_chunks": ("containers",),
 }
 

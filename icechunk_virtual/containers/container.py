@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -66,6 +67,11 @@ SECRET_OPTION = re.compile("key|secret|token|password|sas|sig|credential", re.IG
 """Names of store options whose values are not shown."""
 
 
+def shown_options(options: Mapping[str, str]) -> dict[str, str]:
+    """Options of a store as they may be shown: without what could be a secret."""
+    return {key: "***" if SECRET_OPTION.search(key) else value for key, value in options.items()}
+
+
 class ObjectStoreConfig(Union):
     """What kind of store serves a container, and its options."""
 
@@ -88,8 +94,7 @@ class _WithOptions(Variant, ObjectStoreConfig):
     _0: Options
 
     def __repr__(self) -> str:
-        shown = {key: "***" if SECRET_OPTION.search(key) else value for key, value in self._0.items()}
-        return f"{type(self).__qualname__}({shown!r})"
+        return f"{type(self).__qualname__}({shown_options(self._0)!r})"
 
 
 @member_of(ObjectStoreConfig, "InMemory")

@@ -1,11 +1,13 @@
-"""The one table that translates exceptions of the operating system and of the storage library into our own.
+"""The tables that translate exceptions of the operating system and of the storage library into our own.
 
-Knows no store and no operation; who calls says which object it was about.
+Knows no store and no operation; who calls says which object it was about. The library has classes for few answers of
+servers only: the others are told apart by the status in its text.
 """
 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +28,8 @@ _EXISTS = "object store error Object at location {key} already exists: {cause}"
 _CHANGED = "object store error Request precondition failure for path {key}: {cause}"
 _FULL = "object store error: no space left for {key}: {cause}. Free some space and try again; nothing was written."
 _NAME = "object store error: the store cannot hold a name like {key}: {cause}. Choose a shorter or plainer name."
+_NO_BUCKET = "object store error: {key}: the bucket or container does not exist: {cause}"
+_REFUSED = "object store error: {key}: the server refused the request: {cause}"
 _TRANSIENT = "object store error: {key}: {cause}. This may work when tried again."
 _OTHER = "object store error: {key}: {cause}"
 
@@ -62,14 +66,31 @@ _BY_ERRNO: dict[int, Translation] = {
     errno.ENFILE: (TransientStorageError, _TRANSIENT),
 }
 
+_MISSING_BUCKET = re.compile("<Code>(NoSuchBucket|ContainerNotFound)</Code>")
+_BY_STATUS: tuple[tuple[re.Pattern[str], Translation], ...] = (  # the others may go away by themselves
+    (re.compile(r"status code: 40[13]\b"), (PermissionDenied, _DENIED)),
+    (re.compile(r"status code: (3\d\d|4(?!08|09|25|29)\d\d|501)"), (StorageError, _REFUSED)),
+)
+
 
 def translate(error: Exception, key: str) -> StorageError:
     """Our error for a foreign one about the object `key`."""
-    kind, text = _BY_ERRNO.get(getattr(error, "errno", None) or 0, (StorageError, _OTHER))
-    if kind is StorageError and text is _OTHER:
-        kind, text = next((to for known, to in _BY_CLASS if isinstance(error, known)), (kind, text))
     cause = (str(error) or type(error).__name__).partition("\n\nDebug source")[0]
+    kind, text = _translation(error, cause)
     return kind(text.format(key=key, cause=cause), key=key)
+
+
+def _translation(error: Exception, cause: str) -> Translation:
+    by_errno = _BY_ERRNO.get(getattr(error, "errno", None) or 0)
+    if by_errno is not None:
+        return by_errno
+    if isinstance(error, (foreign.GenericError, FileNotFoundError)) and _MISSING_BUCKET.search(cause):
+        return StorageError, _NO_BUCKET
+    if isinstance(error, foreign.GenericError):
+        for pattern, translation in _BY_STATUS:
+            if pattern.search(cause):
+                return translation
+    return next((to for known, to in _BY_CLASS if isinstance(error, known)), (StorageError, _OTHER))
 
 
 @contextmanager

@@ -16,10 +16,11 @@ import obstore
 from icechunk_virtual.errors import ReadOnlyError, StorageError
 from icechunk_virtual.model.world import REAL_WORLD
 from icechunk_virtual.repo.object_store import WHOLE
-from icechunk_virtual.repo.obstore_store import ObstoreStore, version_of
+from icechunk_virtual.repo.obstore_store import ObstoreStore, Role, version_of
 
 if TYPE_CHECKING:
     from obstore import Attributes, ObjectMeta, PutMode, PutResult
+    from obstore.store import ObjectStore as ForeignStore
 
     from icechunk_virtual.repo.object_store import Version
 
@@ -32,7 +33,7 @@ class MemoryStore(ObstoreStore):
 
     def __init__(self) -> None:
         self._memory = obstore.store.MemoryStore()
-        super().__init__(self._memory, parts=WHOLE, metadata=False)
+        super().__init__(parts=WHOLE, metadata=False)
         self._token = REAL_WORLD.random_bytes(16)
         self._owner = os.getpid()
         _known[self._token] = self
@@ -48,6 +49,9 @@ class MemoryStore(ObstoreStore):
 
     def __reduce__(self) -> tuple[object, tuple[bytes]]:
         return find_memory, (self._token,)
+
+    def _client(self, role: Role) -> ForeignStore:  # noqa: ARG002  # one serves all
+        return self._memory
 
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
@@ -70,9 +74,7 @@ class MemoryStore(ObstoreStore):
         for page in obstore.list(self._memory, prefix=spelt or None, chunk_size=page_size):
             yield page
 
-    async def _write(
-        self, spelt: str, data: bytes | memoryview, mode: PutMode, attributes: Attributes | None
-    ) -> PutResult:
+    async def _write(self, spelt: str, data: bytes | memoryview, mode: PutMode, attributes: Attributes) -> PutResult:
         self._check_owner()
         return obstore.put(self._memory, spelt, bytes(data), mode=mode, attributes=attributes, use_multipart=False)
 

@@ -6,10 +6,12 @@ Implementations live in modules of their own. Nothing here knows the files of a 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
+
+from icechunk_virtual.errors import StorageError
 
 if TYPE_CHECKING:
     from icechunk_virtual.repo.format.envelope import FileType
@@ -111,8 +113,15 @@ class ObjectStore(Protocol):
         """Create an object. `PreconditionFailed` if it exists. Durable."""
         ...
 
-    async def put_if_match(self, key: str, data: bytes, version: Version) -> Version:
-        """Replace an object if it is still in the state `version`, else `PreconditionFailed`. Durable."""
+    async def put_if_match(self, key: str, data: bytes, version: Version, *, after: Collection[str] = ()) -> Version:
+        """Replace an object if it is still in the state `version`, else `PreconditionFailed`. Durable.
+
+        Parameters
+        ----------
+        after
+            Keys of objects that were written with ``durable=False``: they survive a power cut before the new state can
+            be seen. As `sync` before, but in fewer steps.
+        """
         ...
 
     async def head(self, key: str) -> ObjectInfo:
@@ -163,6 +172,28 @@ def escape_key(key: str) -> str:
     return _ESCAPED.sub(
         lambda found: "".join(f"%{byte:02X}" for byte in found.group().encode(errors="surrogatepass")), key
     )
+
+
+def spell_prefix(prefix: str) -> str:
+    """Spell the prefix of a repository for such a store: slashes that separate nothing vanish.
+
+    Examples
+    --------
+    >>> spell_prefix("/a//b#/")
+    'a/b%23'
+    """
+    parts = [escape_key(part) for part in prefix.split("/") if part]
+    check_prefix_parts(prefix, parts)
+    return "/".join(parts)
+
+
+def check_prefix_parts(prefix: str, parts: list[str]) -> None:
+    """Raise `StorageError` unless the library can address a prefix of these parts."""
+    if not {"", ".", ".."}.isdisjoint(parts):
+        raise StorageError(
+            f"storage error: the prefix {prefix!r} has an empty part, `.` or `..`, which cannot be addressed. "
+            "Choose another one, or copy the repository to one."
+        )
 
 
 def unescape_key(spelt: str) -> str:

@@ -1,13 +1,16 @@
-"""Any store of the obstore library behind the object store Protocol: what cloud storages are made of.
+"""Stores of the obstore library behind the object store Protocol.
 
-Knows no provider: what differs between them comes in as values. The six requests at the end are all that speaks to
-the library.
+Knows no provider: subclasses say which client serves what. The six requests at the end are all that speaks to the
+library.
 """
 
 from __future__ import annotations
 
+import enum
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+import re
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import obstore
@@ -22,13 +25,22 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as ForeignStore
 
 
-class ObstoreStore:
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Role(enum.Enum):
+    """What a client is for."""
+
+    READ = enum.auto()
+    WRITE = enum.auto()  # requests that may be repeated: the second landing changes nothing
+    ONCE = enum.auto()  # conditional writes: a repetition would fail its own condition
+
+
+class ObstoreStore(ABC):
     """Objects of an obstore store, whose own prefix is the root of the repository.
 
     Parameters
     ----------
-    foreign
-        The store; it repeats failed requests by its own configuration.
     parts
         How large objects are best fetched.
     escaped
@@ -40,34 +52,27 @@ class ObstoreStore:
     """
 
     def __init__(
-        self,
-        foreign: ForeignStore,
-        *,
-        parts: PartPolicy,
-        escaped: bool = True,
-        metadata: bool = True,
-        writable: bool = True,
+        self, *, parts: PartPolicy, escaped: bool = True, metadata: bool = True, writable: bool = True
     ) -> None:
-        self._store = foreign
         self._escaped = escaped
         self._metadata = metadata
         self.parts = parts
         self.writable = writable
 
-    def _settings(self) -> tuple[object, ...]:
-        return self._store, self.parts, self._escaped, self._metadata, self.writable
-
-    def __eq__(self, other: object) -> bool:
-        return self._settings() == other._settings() if isinstance(other, ObstoreStore) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((type(self._store), self.parts))
-
-    def __repr__(self) -> str:  # the foreign one's may show more than it should
-        return f"ObstoreStore({type(self._store).__name__})"
+    @abstractmethod
+    def _client(self, role: Role) -> ForeignStore:
+        """Return the library's store for requests of this kind; it repeats failed ones by its own configuration."""
 
     def _spell(self, key: str) -> str:
-        return escape_key(key) if self._escaped else key
+        if self._escaped:
+            return escape_key(key)
+        if _CONTROL.search(key):
+            raise StorageError(
+                f"object store error: the store cannot hold a name with control characters like {key!r}. "
+                "Choose a plainer name.",
+                key=key,
+            )
+        return key
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -127,13 +132,30 @@ class ObstoreStore:
     async def _put(
         self, key: str, data: bytes | memoryview, mode: PutMode, file_type: FileType | None = None
     ) -> PutResult:
-        attributes = _attributes(file_type) if self._metadata and file_type is not None else None
-        return await self._write(self._spell(key), data, mode, attributes)
+        return await self._write(self._spell(key), data, mode, self._attributes(key, file_type))
+
+    def _attributes(self, key: str, file_type: FileType | None) -> Attributes:  # noqa: ARG002  # subclasses look at it
+        """Return what is attached to an object."""
+        if not self._metadata or file_type is None:
+            return {}
+        return {
+            "ic_spec_ver": str(SPEC_VERSION),
+            "ic_client": client_name(),
+            "ic_file_type": file_type.label.replace(" ", "-"),
+            "ic_comp_alg": "zstd",
+        }
 
     async def put_new(self, key: str, data: bytes) -> Version:  # noqa: D102  # Protocol
         return await self._put_conditionally(key, data, "create")
 
-    async def put_if_match(self, key: str, data: bytes, version: Version) -> Version:  # noqa: D102  # Protocol
+    async def put_if_match(  # noqa: D102  # Protocol
+        self,
+        key: str,
+        data: bytes,
+        version: Version,
+        *,
+        after: Collection[str] = (),  # noqa: ARG002  # object stores always are durable
+    ) -> Version:
         mode: UpdateVersion = {}
         if version.etag is not None:
             mode["e_tag"] = version.etag
@@ -170,39 +192,35 @@ class ObstoreStore:
                 for key in keys:
                     await self._delete((key,))
 
-    async def sync(self, keys: Iterable[str]) -> None:
+    async def sync(self, keys: Iterable[str]) -> None:  # noqa: B027  # nothing to do is right for all of them
         """Do nothing: what an object store has confirmed is safe."""
 
     # -- the library -------------------------------------------------------------------------------------------
 
-    @property
-    def _foreign(self) -> ForeignStore:
+    def _foreign(self, role: Role) -> ForeignStore:
         check_process()
-        return self._store
+        return self._client(role)
 
     async def _read(self, spelt: str) -> tuple[bytes, Version]:
-        found = await obstore.get_async(self._foreign, spelt)
+        found = await obstore.get_async(self._foreign(Role.READ), spelt)
         return bytes(await found.bytes_async()), version_of(found.meta)
 
     async def _read_range(self, spelt: str, start: int, stop: int) -> bytes:
-        return bytes(await obstore.get_range_async(self._foreign, spelt, start=start, end=stop))
+        return bytes(await obstore.get_range_async(self._foreign(Role.READ), spelt, start=start, end=stop))
 
     async def _meta(self, spelt: str) -> ObjectMeta:
-        return await obstore.head_async(self._foreign, spelt)
+        return await obstore.head_async(self._foreign(Role.READ), spelt)
 
     async def _pages(self, spelt: str, page_size: int) -> AsyncIterator[Sequence[ObjectMeta]]:
-        async for page in obstore.list(self._foreign, prefix=spelt or None, chunk_size=page_size):
+        async for page in obstore.list(self._foreign(Role.READ), prefix=spelt or None, chunk_size=page_size):
             yield page
 
-    async def _write(
-        self, spelt: str, data: bytes | memoryview, mode: PutMode, attributes: Attributes | None
-    ) -> PutResult:
-        return await obstore.put_async(
-            self._foreign, spelt, data, mode=mode, attributes=attributes, use_multipart=False
-        )
+    async def _write(self, spelt: str, data: bytes | memoryview, mode: PutMode, attributes: Attributes) -> PutResult:
+        client = self._foreign(Role.WRITE if mode == "overwrite" else Role.ONCE)
+        return await obstore.put_async(client, spelt, data, mode=mode, attributes=attributes, use_multipart=False)
 
     async def _remove(self, spelt: Sequence[str]) -> None:
-        await obstore.delete_async(self._foreign, list(spelt))
+        await obstore.delete_async(self._foreign(Role.WRITE), list(spelt))
 
 
 _first_used_in: list[int] = []  # id of the process that the library's threads live in
@@ -233,12 +251,3 @@ def info_of(key: str, meta: ObjectMeta) -> ObjectInfo:
 def version_of(meta: ObjectMeta) -> Version:
     """State of an object, for a conditional write."""
     return Version(meta["e_tag"], meta["version"])
-
-
-def _attributes(file_type: FileType) -> dict[str, str]:
-    return {
-        "ic_spec_ver": str(SPEC_VERSION),
-        "ic_client": client_name(),
-        "ic_file_type": file_type.label.replace(" ", "-"),
-        "ic_comp_alg": "zstd",
-    }

@@ -24,11 +24,10 @@ from icechunk_virtual.errors import (
 )
 from icechunk_virtual.repo.foreign_errors import translate
 from icechunk_virtual.repo.format.envelope import FileType
-from icechunk_virtual.repo.object_store import PartPolicy, Version
-from icechunk_virtual.repo.obstore_store import ObstoreStore
+from icechunk_virtual.repo.object_store import Version
+from tests.support.clouds import OneClient
 
 T = TypeVar("T")
-PARTS = PartPolicy(18, 12 * 2**20)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -39,7 +38,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 @pytest.mark.parametrize("file_type", [FileType.TRANSACTION_LOG, None])
 def test_metadata(metadata: bool, file_type: FileType | None) -> None:
     memory = obstore.store.MemoryStore()
-    run(ObstoreStore(memory, parts=PARTS, metadata=metadata).put("k", b"1", file_type=file_type))
+    run(OneClient(memory, metadata=metadata).put("k", b"1", file_type=file_type))
     attributes = obstore.get(memory, "k").attributes
     if metadata and file_type is not None:
         assert set(attributes) == {"ic_spec_ver", "ic_client", "ic_file_type", "ic_comp_alg"}
@@ -53,7 +52,7 @@ def test_metadata(metadata: bool, file_type: FileType | None) -> None:
 )
 def test_spelling(escaped: bool, path: str) -> None:
     memory = obstore.store.MemoryStore()
-    store = ObstoreStore(memory, parts=PARTS, escaped=escaped)
+    store = OneClient(memory, escaped=escaped)
     run(store.put("refs/branch.é#/ref.json", b"1"))
     assert [meta["path"] for page in obstore.list(memory) for meta in page] == [path]
 
@@ -68,7 +67,7 @@ def test_a_lost_answer(monkeypatch: pytest.MonkeyPatch, conditional: bool) -> No
     async def put_async(*args: object, **kwargs: object) -> None:
         raise foreign.GenericError("error sending request: connection closed")
 
-    store = ObstoreStore(obstore.store.MemoryStore(), parts=PARTS)
+    store = OneClient()
     monkeypatch.setattr(obstore, "put_async", put_async)
     if conditional:
         for write in (store.put_new("k", b"1"), store.put_if_match("k", b"1", Version("1"))):
@@ -85,18 +84,7 @@ def test_a_body_that_is_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(obstore, "get_range_async", get_range_async)
     with pytest.raises(StorageError, match="k has 12 bytes"):
-        run(ObstoreStore(obstore.store.MemoryStore(), parts=PARTS).get("k", start=10, stop=15))
-
-
-def test_equality_and_repr() -> None:
-    memory = obstore.store.MemoryStore()
-    one = ObstoreStore(memory, parts=PARTS)
-    assert one == ObstoreStore(memory, parts=PARTS)
-    assert hash(one) == hash(ObstoreStore(memory, parts=PARTS))
-    assert one != ObstoreStore(memory, parts=PARTS, writable=False)
-    assert repr(one) == "ObstoreStore(MemoryStore)"
-    secret = obstore.store.S3Store("bucket", region="us-east-1", access_key_id="KEYID", secret_access_key="SECRET")
-    assert "SECRET" not in repr(ObstoreStore(secret, parts=PARTS))
+        run(OneClient().get("k", start=10, stop=15))
 
 
 @pytest.mark.parametrize(
@@ -108,6 +96,16 @@ def test_equality_and_repr() -> None:
         (foreign.PermissionDeniedError("x"), PermissionDenied),
         (foreign.UnauthenticatedError("x"), PermissionDenied),
         (foreign.GenericError("x"), TransientStorageError),
+        (foreign.GenericError("x status code: 403 Forbidden: x"), PermissionDenied),
+        (foreign.GenericError("x status code: 404 Not Found: x"), StorageError),
+        (foreign.GenericError("x status code: 400 Bad Request: x"), StorageError),
+        (foreign.GenericError("x status code: 301 Moved Permanently: x"), StorageError),
+        (foreign.GenericError("x status code: 429 Too Many Requests: x"), TransientStorageError),
+        (foreign.GenericError("x status code: 408 Request Timeout: x"), TransientStorageError),
+        (foreign.GenericError("x status code: 503 Slow Down: x"), TransientStorageError),
+        (foreign.GenericError("x status code: 404 Not Found: <Code>NoSuchBucket</Code>"), StorageError),
+        (FileNotFoundError("x status code: 404 Not Found: <Code>NoSuchBucket</Code>"), StorageError),
+        (FileNotFoundError("x status code: 404 Not Found: <Code>NoSuchKey</Code>"), ObjectNotFound),
         (foreign.NotSupportedError("x"), StorageError),
         (PermissionError(errno.EACCES, "x"), PermissionDenied),
         (OSError(errno.EROFS, "x"), PermissionDenied),
@@ -128,14 +126,14 @@ def test_translation(error: Exception, ours: type[StorageError]) -> None:
 
 def test_the_library_s_debug_text_is_left_out() -> None:
     with pytest.raises(ObjectNotFound) as caught:
-        run(ObstoreStore(obstore.store.MemoryStore(), parts=PARTS).get("a/k"))
+        run(OneClient().get("a/k"))
     assert "Debug source" not in str(caught.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_is_told_instead_of_waiting_forever() -> None:
-    store = ObstoreStore(obstore.store.MemoryStore(), parts=PARTS)
+    store = OneClient()
     run(store.put("k", b"1"))
 
     def child() -> None:

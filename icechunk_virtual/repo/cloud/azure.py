@@ -1,0 +1,86 @@
+"""Azure Blob Storage: how it is reached. What the user leaves to the environment is read by the library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import obstore.store
+
+from icechunk_virtual.containers.container import shown_options
+from icechunk_virtual.containers.credentials import AnyAzureCredential, AzureCredentials
+from icechunk_virtual.model.checked import text_mapping
+from icechunk_virtual.repo.cloud.clients import connection
+from icechunk_virtual.repo.cloud.store import Place
+from icechunk_virtual.repo.cloud.tokens import azure_secret
+from icechunk_virtual.repo.object_store import spell_prefix
+from icechunk_virtual.repo.obstore_store import Role
+from icechunk_virtual.repo.settings import EffectiveStorage
+
+if TYPE_CHECKING:
+    from obstore.store import AzureCredentialProvider
+
+    from icechunk_virtual.repo.cloud.store import MakeClient
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AzurePlace(Place):
+    """A prefix of a container of a storage account.
+
+    Parameters
+    ----------
+    prefix
+        Escaped, without slashes at its ends.
+    config
+        Options of the library, by name.
+    """
+
+    account: str
+    container: str
+    prefix: str
+    credentials: AnyAzureCredential = field(default_factory=AzureCredentials.FromEnv)
+    config: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        return f"Azure at {self.url}, account={self.account}, config={shown_options(self.config)}"
+
+    @property
+    def url(self) -> str:
+        """The place in one text."""
+        return f"az://{self.container}/{self.prefix}"
+
+    def clients(self, settings: EffectiveStorage) -> MakeClient:
+        """Return what makes the clients."""
+        provider = self._provider()
+
+        def make(role: Role) -> obstore.store.AzureStore:
+            return obstore.store.AzureStore(
+                self.container,
+                prefix=self.prefix or None,
+                credential_provider=provider,
+                **connection(role, {"account_name": self.account}, self.config, settings),
+            )
+
+        return make
+
+    def _provider(self) -> AzureCredentialProvider | None:
+        if not isinstance(self.credentials, AzureCredentials.Static):
+            return None
+        secret = azure_secret(self.credentials._0)
+        return lambda: secret
+
+
+def azure_place(
+    account: str,
+    container: str,
+    prefix: str,
+    credentials: AnyAzureCredential | None = None,
+    config: Mapping[str, str] | None = None,
+) -> AzurePlace:
+    """Return the place of a repository on Azure. `StorageError` if it cannot be addressed."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"argument 'prefix': {type(prefix).__name__!r} object cannot be cast as 'str'")
+    return AzurePlace(
+        account, container, spell_prefix(prefix), credentials or AzureCredentials.FromEnv(), text_mapping(config or {})
+    )

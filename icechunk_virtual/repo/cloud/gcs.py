@@ -1,0 +1,104 @@
+"""Google Cloud Storage: how it is reached. What the user leaves to the environment is read by the library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import obstore.store
+
+from icechunk_virtual.containers.container import shown_options
+from icechunk_virtual.containers.credentials import AnyGcsCredential, GcsCredentials, GcsStaticCredentials
+from icechunk_virtual.model.checked import text_mapping
+from icechunk_virtual.repo.cloud.clients import connection
+from icechunk_virtual.repo.cloud.store import Place
+from icechunk_virtual.repo.cloud.tokens import Fresh, gcs_token
+from icechunk_virtual.repo.object_store import spell_prefix
+from icechunk_virtual.repo.obstore_store import Role
+from icechunk_virtual.repo.settings import EffectiveStorage
+
+if TYPE_CHECKING:
+    from obstore.store import GCSCredential, GCSCredentialProvider
+
+    from icechunk_virtual.repo.cloud.store import MakeClient
+
+_FILES = {
+    GcsStaticCredentials.ServiceAccount: "service_account",
+    GcsStaticCredentials.ServiceAccountKey: "service_account_key",
+    GcsStaticCredentials.ApplicationCredentials: "application_credentials",
+}
+"""Options of the library for credentials that it reads itself."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class GcsPlace(Place):
+    """A prefix of a bucket.
+
+    Parameters
+    ----------
+    prefix
+        Escaped, without slashes at its ends.
+    config
+        Options of the library, by name.
+    """
+
+    bucket: str
+    prefix: str
+    credentials: AnyGcsCredential = field(default_factory=GcsCredentials.FromEnv)
+    config: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        return f"Google Cloud Storage at {self.url}, config={shown_options(self.config)}"
+
+    @property
+    def url(self) -> str:
+        """The place in one text."""
+        return f"gs://{self.bucket}/{self.prefix}"
+
+    def clients(self, settings: EffectiveStorage) -> MakeClient:
+        """Return what makes the clients."""
+        config: dict[str, Any] = {"skip_signature": isinstance(self.credentials, GcsCredentials.Anonymous)}
+        static: Any = self.credentials._0 if isinstance(self.credentials, GcsCredentials.Static) else None
+        if type(static) in _FILES:
+            config[_FILES[type(static)]] = static._0
+        provider = self._provider()
+
+        def make(role: Role) -> obstore.store.GCSStore:
+            return obstore.store.GCSStore(
+                self.bucket,
+                prefix=self.prefix or None,
+                credential_provider=provider,
+                **connection(role, config, self.config, settings),
+            )
+
+        return make
+
+    def _provider(self) -> GCSCredentialProvider | None:
+        credentials = self.credentials
+        if isinstance(credentials, GcsCredentials.Refreshable):
+            fresh = Fresh(credentials.fetch, credentials.current, endless=credentials.current is not None)
+
+            def token() -> GCSCredential:
+                found, renewal = fresh()
+                return gcs_token(found.bearer, renewal)
+
+            return token
+        if isinstance(credentials, GcsCredentials.Static) and isinstance(
+            credentials._0, GcsStaticCredentials.BearerToken
+        ):
+            bearer = credentials._0._0
+            return lambda: gcs_token(bearer)
+        return None
+
+
+def gcs_place(
+    bucket: str,
+    prefix: str | None,
+    credentials: AnyGcsCredential | None = None,
+    config: Mapping[str, str] | None = None,
+) -> GcsPlace:
+    """Return the place of a repository on Google Cloud Storage. `StorageError` if it cannot be addressed."""
+    return GcsPlace(
+        bucket, spell_prefix(prefix or ""), credentials or GcsCredentials.FromEnv(), text_mapping(config or {})
+    )

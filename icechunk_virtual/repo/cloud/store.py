@@ -1,0 +1,195 @@
+"""A repository's objects at a provider: what all clouds have in common. Providers are values, see `Place`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import obstore
+
+from icechunk_virtual.errors import ObjectNotFound, OutcomeUnknown, PreconditionFailed
+from icechunk_virtual.repo.object_store import PartPolicy, Version, part_ranges
+from icechunk_virtual.repo.obstore_store import ObstoreStore, Role
+from icechunk_virtual.repo.settings import EffectiveStorage, StorageSettings
+
+if TYPE_CHECKING:
+    from obstore import Attributes, PutMode, PutResult
+    from obstore.store import ObjectStore as ForeignStore
+
+    from icechunk_virtual.repo.format.envelope import FileType
+
+    MakeClient = Callable[[Role], ForeignStore]
+
+_CHUNKS = "chunks/"
+_CONFIG = "config.yaml"
+_SMALLEST_PART = 5 * 2**20  # of an upload in parts; only the last may be smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What providers differ in.
+
+    Attributes
+    ----------
+    escaped
+        Whether keys are percent-encoded.
+    bare_etags
+        Whether entity tags are sent back without quotation marks.
+    in_parts
+        Whether large objects are uploaded in parts.
+    writable
+        Whether the storage may be written to.
+    """
+
+    escaped: bool = True
+    bare_etags: bool = False
+    in_parts: bool = False
+    writable: bool = True
+
+
+class Place(ABC):
+    """Where the objects are and who asks for them. A frozen value that pickles and hashes; its repr has no secrets."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """The place in one text, for messages."""
+
+    @abstractmethod
+    def clients(self, settings: EffectiveStorage) -> MakeClient:
+        """Return what makes the clients. They share what is asked for once, such as fresh credentials."""
+
+    @property
+    def traits(self) -> Traits:
+        """What is particular to it."""
+        return Traits()
+
+    def default_settings(self) -> StorageSettings:
+        """Return what holds where the user sets nothing."""
+        return StorageSettings()
+
+    def open(self, settings: EffectiveStorage) -> CloudStore:
+        """Return the objects. Sends no request yet."""
+        return CloudStore(self, settings)
+
+
+class CloudStore(ObstoreStore):
+    """Objects at a place, used by these settings. Sends nothing and opens no client before it is used."""
+
+    def __init__(self, place: Place, settings: EffectiveStorage) -> None:
+        traits = place.traits
+        super().__init__(
+            parts=PartPolicy(settings.max_concurrent_requests_for_object, settings.ideal_concurrent_request_size),
+            escaped=traits.escaped,
+            metadata=settings.unsafe_use_metadata,
+            writable=traits.writable,
+        )
+        self._place, self._settings, self._traits = place, settings, traits
+        self._make: MakeClient | None = None
+        self._clients: dict[Role, ForeignStore] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"CloudStore({self._place.url})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CloudStore):
+            return NotImplemented
+        return (self._place, self._settings) == (other._place, other._settings)
+
+    def __hash__(self) -> int:
+        return hash((self._place, self._settings))
+
+    def __reduce__(self) -> tuple[type[CloudStore], tuple[Place, EffectiveStorage]]:
+        return CloudStore, (self._place, self._settings)
+
+    def _client(self, role: Role) -> ForeignStore:
+        with self._lock:
+            if self._make is None:
+                self._make = self._place.clients(self._settings)
+            if role not in self._clients:
+                self._clients[role] = self._make(role)
+            return self._clients[role]
+
+    # -- what is sent along ------------------------------------------------------------------------------------
+
+    def _attributes(self, key: str, file_type: FileType | None) -> Attributes:
+        chunk = key.startswith(_CHUNKS)
+        attributes = super()._attributes(key, file_type)
+        if self._metadata:
+            attributes["Content-Type"] = "application/yaml" if key == _CONFIG else "application/octet-stream"
+        storage_class = self._settings.chunks_storage_class if chunk else self._settings.metadata_storage_class
+        if storage_class is not None:
+            attributes["Storage-Class"] = storage_class
+        return attributes
+
+    async def _write(self, spelt: str, data: bytes | memoryview, mode: PutMode, attributes: Attributes) -> PutResult:
+        size = len(data)
+        if not self._traits.in_parts or mode != "overwrite" or size < self._settings.minimum_size_for_multipart_upload:
+            return await super()._write(spelt, data, mode, attributes)
+        return await obstore.put_async(
+            self._foreign(Role.WRITE),
+            spelt,
+            data,
+            attributes=attributes,
+            use_multipart=True,
+            chunk_size=max(-(-size // len(part_ranges(0, size, self.parts))), _SMALLEST_PART),
+            max_concurrency=self.parts.max_parts,
+        )
+
+    # -- conditional writes ------------------------------------------------------------------------------------
+
+    async def put_new(self, key: str, data: bytes) -> Version:  # noqa: D102  # Protocol
+        if not self._settings.unsafe_use_conditional_create:
+            return await self._put_unguarded(key, data, None)
+        return await super().put_new(key, data)
+
+    async def put_if_match(  # noqa: D102  # Protocol
+        self, key: str, data: bytes, version: Version, *, after: Collection[str] = ()
+    ) -> Version:
+        if not self._settings.unsafe_use_conditional_update:
+            return await self._put_unguarded(key, data, version)
+        if self._traits.bare_etags and version.etag is not None:
+            version = Version(version.etag.strip('"'), version.generation)
+        return await super().put_if_match(key, data, version, after=after)
+
+    async def _put_unguarded(self, key: str, data: bytes, expected: Version | None) -> Version:
+        """Look before the write instead of letting the store compare: a writer in between goes unnoticed."""
+        try:
+            _old, actual = await self.get_versioned(key)
+        except ObjectNotFound:
+            actual = None
+        if actual != expected:
+            raise PreconditionFailed(
+                f"object store error: {key} is not in the state that the write asks for. Nothing was written.", key=key
+            )
+        return await self._put_conditionally(key, data, "overwrite")
+
+    async def _put_conditionally(self, key: str, data: bytes, mode: PutMode) -> Version:
+        """Repeat a write whose answer was lost, and tell its own first landing from somebody else's."""
+        attempt = 0
+        while True:
+            try:
+                return await super()._put_conditionally(key, data, mode)
+            except PreconditionFailed:
+                landed = await self._landed(key, data) if attempt else None
+                if landed is None:
+                    raise
+                return landed
+            except OutcomeUnknown:
+                if attempt + 1 >= self._settings.max_tries:
+                    raise
+            pause = self._settings.initial_backoff_ms * 2**attempt
+            await asyncio.sleep(min(pause, self._settings.max_backoff_ms) / 1000)
+            attempt += 1
+
+    async def _landed(self, key: str, data: bytes) -> Version | None:
+        """State of an object if it holds these bytes."""
+        found, version = await self.get_versioned(key)
+        return version if found == data else None

@@ -1,0 +1,91 @@
+"""Credentials in the form that the obstore library asks for: a function that it calls for fresh ones.
+
+What is given this way wins over whatever the environment says. Knows no store and no request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from icechunk_virtual.containers.credentials import (
+    AzureStaticCredentials,
+    GcsBearerCredential,
+    S3StaticCredentials,
+)
+from icechunk_virtual.model.world import REAL_WORLD, World
+
+if TYPE_CHECKING:
+    from obstore.store import AzureCredential, GCSCredential, S3Credential
+
+T = TypeVar("T", S3StaticCredentials, GcsBearerCredential)
+
+AHEAD = timedelta(minutes=2)
+"""How long before their end credentials are replaced."""
+
+
+class Fresh(Generic[T]):
+    """The result of a user's function, asked for again before it ends. For any number of threads.
+
+    Parameters
+    ----------
+    fetch
+        Calls the function.
+    current
+        A result to start with.
+    endless
+        Whether a result that does not say when it ends is kept.
+    """
+
+    def __init__(self, fetch: Callable[[], T], current: T | None, *, endless: bool, world: World = REAL_WORLD) -> None:
+        self._fetch: Callable[[], T] = fetch
+        self._current: T | None = current
+        self._endless, self._world = endless, world
+        self._lock = threading.Lock()
+
+    def __call__(self) -> tuple[T, datetime | None]:
+        """The credentials, and when to ask again (``None``: never)."""
+        with self._lock:  # one call serves all who wait
+            if self._current is None or self._is_over(self._current):
+                self._current = self._fetch()
+            return self._current, self._renewal(self._current)
+
+    def _renewal(self, credentials: T) -> datetime | None:
+        if credentials.expires_after is None:
+            return None if self._endless else self._now()
+        return credentials.expires_after.astimezone(UTC) - AHEAD
+
+    def _is_over(self, credentials: T) -> bool:
+        renewal = self._renewal(credentials)
+        return renewal is not None and renewal <= self._now()
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._world.now_us() / 1_000_000, UTC)
+
+
+def s3_key(key: S3StaticCredentials, expires: datetime | None = None) -> S3Credential:
+    """A key pair."""
+    return {
+        "access_key_id": key.access_key_id,
+        "secret_access_key": key.secret_access_key,
+        "token": key.session_token,
+        "expires_at": expires,
+    }
+
+
+def gcs_token(token: str, expires: datetime | None = None) -> GCSCredential:
+    """A bearer token."""
+    return {"token": token, "expires_at": expires}
+
+
+def azure_secret(credentials: AzureStaticCredentials) -> AzureCredential:
+    """A key, signature or token."""
+    if isinstance(credentials, AzureStaticCredentials.AccessKey):
+        return {"access_key": credentials._0, "expires_at": None}
+    if isinstance(credentials, AzureStaticCredentials.SasToken):
+        return {"sas_token": credentials._0, "expires_at": None}
+    if isinstance(credentials, AzureStaticCredentials.BearerToken):
+        return {"token": credentials._0, "expires_at": None}
+    raise TypeError(f"{type(credentials).__name__} is no kind of Azure credentials")
