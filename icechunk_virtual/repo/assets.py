@@ -150,10 +150,21 @@ class Assets:
     async def _get_now(self, key: str) -> bytes:
         return self._written.get(key) or await self.objects.get(key)
 
-    async def store_snapshot(self, id: SnapshotId, data: bytes, *, durable: bool = True) -> None:
-        """Write an encoded snapshot. Unless `durable`, it survives a power cut only after `sync`."""
-        await self._store(SNAPSHOTS + encode_id(id), data, FileType.SNAPSHOT, durable=durable)
+    async def store_snapshot(
+        self, id: SnapshotId, data: bytes, *, decoded: Snapshot | None = None, durable: bool = True
+    ) -> None:
+        """Write an encoded snapshot. Unless `durable`, it survives a power cut only after `sync`.
+
+        Parameters
+        ----------
+        decoded
+            The same snapshot, so that it need not be decoded when it is fetched.
+        """
+        keep = decoded is None or decoded.nbytes > self._snapshots.max_bytes
+        await self._store(SNAPSHOTS + encode_id(id), data, FileType.SNAPSHOT, durable=durable, keep=keep)
         self._snapshots.discard(id)
+        if decoded is not None:
+            self._snapshots.put(id, decoded, decoded.nbytes)
 
     async def snapshot_last_modified_us(self, id: SnapshotId) -> int:
         """When a snapshot was written by the clock of the object store, in microseconds since 1970-01-01 UTC."""
@@ -217,9 +228,12 @@ class Assets:
 
         return await self._logs.get_or_load(id, load, _log_weight)
 
-    async def store_transaction_log(self, id: SnapshotId, data: bytes, *, durable: bool = True) -> None:
-        """Write an encoded transaction log. Unless `durable`, it survives a power cut only after `sync`."""
-        await self._store(TRANSACTIONS + encode_id(id), data, FileType.TRANSACTION_LOG, durable=durable)
+    async def store_transaction_log(self, log: TransactionLog, data: bytes, *, durable: bool = True) -> None:
+        """Write a transaction log and its encoded form. Unless `durable`, it survives a power cut only after `sync`."""
+        weight = _log_weight(log)
+        keep = weight > self._logs.max_bytes
+        await self._store(TRANSACTIONS + encode_id(log.id), data, FileType.TRANSACTION_LOG, durable=durable, keep=keep)
+        self._logs.put(log.id, log, weight)
 
     def forget(self, prefix: str, ids: Iterable[bytes]) -> None:
         """Drop files that were deleted from memory; `prefix` says of which kind they are. Of chunks all are dropped."""
@@ -253,11 +267,13 @@ class Assets:
                 raise
             return await self._read(key, 0, None)  # not as long as the snapshot says: the decoder knows what is wrong
 
-    async def _store(self, key: str, data: bytes, file_type: FileType, *, durable: bool) -> None:
+    async def _store(self, key: str, data: bytes, file_type: FileType, *, durable: bool, keep: bool = True) -> None:
+        """Write a file; `keep`: and remember it encoded, because no cache holds it decoded."""
         logger.debug("writing %s, %d bytes", key, len(data))
         async with self._limiter:
             await self.objects.put(key, data, file_type=file_type, durable=durable)
-        self._written.put(key, data, len(data))
+        if keep:
+            self._written.put(key, data, len(data))
 
     def _weigher(self, what: str, capacity: int, share: int) -> Callable[[_Sized], int]:
         def weigh(value: _Sized) -> int:
@@ -291,25 +307,6 @@ class Assets:
             await self.objects.put(CHUNKS + encode_id(id), data, durable=False)
         return id
 
-    async def sync(
-        self,
-        chunks: Iterable[ChunkId] = (),
-        manifests: Iterable[ManifestId] = (),
-        snapshots: Iterable[SnapshotId] = (),
-    ) -> None:
-        """Make files survive a power cut, whichever process stored them. To be called before a ref leads to them.
-
-        Parameters
-        ----------
-        snapshots
-            With their transaction logs.
-        """
-        keys = [CHUNKS + encode_id(id) for id in chunks]
-        keys += [MANIFESTS + encode_id(id) for id in manifests]
-        for id in snapshots:
-            keys += [SNAPSHOTS + encode_id(id), TRANSACTIONS + encode_id(id)]
-        await self.objects.sync(keys)
-
     async def _read(self, key: str, start: int, stop: int | None) -> bytes:
         ranges = [(start, stop)] if stop is None else part_ranges(start, stop, self.objects.parts)
         if len(ranges) == 1:
@@ -320,6 +317,17 @@ class Assets:
         logger.debug("reading %s [%d:%s]", key, start, stop)
         async with self._limiter:
             return await self.objects.get(key, start=start, stop=stop)
+
+
+def keys_of(
+    chunks: Iterable[ChunkId] = (), manifests: Iterable[ManifestId] = (), snapshots: Iterable[SnapshotId] = ()
+) -> list[str]:
+    """Keys of files, of snapshots with their transaction logs."""
+    keys = [CHUNKS + encode_id(id) for id in chunks]
+    keys += [MANIFESTS + encode_id(id) for id in manifests]
+    for id in snapshots:
+        keys += [SNAPSHOTS + encode_id(id), TRANSACTIONS + encode_id(id)]
+    return keys
 
 
 _copies: ByteCache[bytes, Assets] = ByteCache(4)  # weighed by number

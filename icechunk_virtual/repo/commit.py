@@ -17,22 +17,25 @@ from numpy.typing import NDArray
 
 from icechunk_virtual.errors import ConflictError, IcechunkError, NothingToCommit, ReadOnlyError, RefNotFound
 from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
-from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, NodeId, SnapshotId, encode_id
+from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, NodeId, SnapshotId, decode_id, encode_id
 from icechunk_virtual.model.nodes import ArrayNode, ManifestRef, Node
 from icechunk_virtual.repo import chunks, history, refs, tree
+from icechunk_virtual.repo.assets import keys_of
 from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.format.manifest import encode_manifest
 from icechunk_virtual.repo.format.metadata_values import normalise
 from icechunk_virtual.repo.format.snapshot import (
     ManifestFile,
     Snapshot,
+    changed_files,
     decode_snapshot,
     encode_changed_snapshot,
 )
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, encode_transaction_log
 from icechunk_virtual.repo.info import utc_from_us
+from icechunk_virtual.repo.object_store import Version
 from icechunk_virtual.repo.split import ArrayPlan, Boxes, Rewrite, automatic_boxes, max_refs, plan_array
-from icechunk_virtual.repo.workspace import Workspace, WrittenManifest
+from icechunk_virtual.repo.workspace import UnclearCommit, Workspace, WrittenManifest
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,19 +78,51 @@ async def commit(
     if ws.branch is None:
         raise ReadOnlyError("Read only sessions cannot modify the repository. Open one with repo.writable_session().")
     properties = _properties(ws, message, metadata)
-    base = ws.snapshot.id
-    await _check_tip(ws, ws.branch, base)
     with ws.exclusively():
-        snapshot = await write_snapshot(ws, message, properties, rewrite_all=rewrite_all)
-        await refs.update_branch(
-            ws.assets.objects,
-            ws.branch,
-            expected=base,
-            new=snapshot.id,
-            passed=lambda tip: history.descends(ws.assets, tip, snapshot.id, until=base),
-        )
+        try:
+            snapshot = await _commit_to(ws, ws.branch, message, properties, rewrite_all=rewrite_all)
+        except ConflictError as conflict:
+            landed = await _landed_before(ws, conflict)
+            if landed is None:
+                raise
+            snapshot = landed
         ws.finish(snapshot)
     return snapshot.id
+
+
+async def _commit_to(
+    ws: Workspace, branch: str, message: str, properties: dict[str, Any], *, rewrite_all: bool
+) -> Snapshot:
+    base = ws.base_id
+    version = await _check_tip(ws, branch, base)
+    snapshot, files = await write_snapshot(ws, message, properties, rewrite_all=rewrite_all)
+    try:
+        await refs.update_branch(
+            ws.assets.objects,
+            branch,
+            expected=base,
+            new=snapshot.id,
+            version=version,
+            after=files,
+            passed=lambda tip: history.descends(ws.assets, tip, snapshot.id, until=base),
+        )
+    except ConflictError:
+        raise
+    except BaseException:  # the answer was lost, or nobody waited for it
+        ws.unclear.append(UnclearCommit(snapshot, ws.changes.copy()))
+        raise
+    return snapshot
+
+
+async def _landed_before(ws: Workspace, conflict: ConflictError) -> Snapshot | None:
+    """An earlier commit of the same changes whose answer was lost, if that is what the branch has moved to, or over."""
+    if conflict.actual_parent is None or not ws.unclear:
+        return None
+    tip = SnapshotId(decode_id(conflict.actual_parent))
+    for attempt in ws.unclear:
+        if attempt.had(ws.changes) and await history.descends(ws.assets, tip, attempt.snapshot.id, until=ws.base_id):
+            return attempt.snapshot
+    return None
 
 
 async def flush(ws: Workspace, message: str, metadata: Mapping[str, Any] | None) -> SnapshotId:
@@ -96,7 +131,8 @@ async def flush(ws: Workspace, message: str, metadata: Mapping[str, Any] | None)
         raise ReadOnlyError("Read only sessions cannot modify the repository. Open one with repo.writable_session().")
     properties = _properties(ws, message, metadata)
     with ws.exclusively():
-        snapshot = await write_snapshot(ws, message, properties)
+        snapshot, files = await write_snapshot(ws, message, properties)
+        await ws.assets.objects.sync(files)
         ws.finish(snapshot)
     return snapshot.id
 
@@ -109,66 +145,71 @@ def _properties(ws: Workspace, message: str, metadata: Mapping[str, Any] | None)
     return properties
 
 
-async def _check_tip(ws: Workspace, branch: str, base: SnapshotId) -> None:
+async def _check_tip(ws: Workspace, branch: str, base: SnapshotId) -> Version:
+    """The state of the branch, which is at `base`: whoever is late is told so before anything is written."""
     try:
-        tip, _ = await refs.read_branch(ws.assets.objects, branch)
+        tip, version = await refs.read_branch(ws.assets.objects, branch)
     except RefNotFound:
         raise ConflictError(encode_id(base), None) from None
     if tip != base:
         raise ConflictError(encode_id(base), encode_id(tip))
+    return version
 
 
 async def write_snapshot(
     ws: Workspace, message: str, properties: dict[str, Any], *, rewrite_all: bool = False
-) -> Snapshot:
+) -> tuple[Snapshot, list[str]]:
     """Write manifests, snapshot and transaction log of the session's changes; no ref is touched.
 
     Parameters
     ----------
     rewrite_all
         Write every manifest anew with the present splitting, even without changes.
+
+    Returns
+    -------
+    snapshot : Snapshot
+    files : list of str
+        Keys of all new objects. They do not survive a power cut yet: nothing leads to any of them, so their order does
+        not matter, and one call makes all of them durable.
     """
     if not (ws.changes or ws.changes.superseded or rewrite_all):
         raise NothingToCommit("cannot commit, no changes made to the session")
     written = await _write_manifests(ws, rewrite_all=rewrite_all)
     changed = overlay_nodes(ws.changes, {path: array.manifests for path, (_, array) in written.items()}, ws)
-    files = await _files_in_use(ws.snapshot, changed, written)
     id = SnapshotId(ws.world.random_bytes(OBJECT_ID_SIZE))
-    log = transaction_of(ws, id)
     now, before = ws.world.now_us(), ws.snapshot.flushed_at_us
     if now <= before:
         raise IcechunkError(
             f"invalid snapshot timestamp ordering. parent: {utc_from_us(before)}, child: {utc_from_us(now)}. "
             "Set the clock of this machine right and commit again."
         )
+    log = transaction_of(ws, id)
     level = ws.config.effective_compression_level
-    snapshot_bytes, log_bytes = await asyncio.gather(
-        _compute(
-            ws.snapshot.nbytes,
-            encode_changed_snapshot,
-            ws.snapshot,
-            id=id,
-            parent_id=ws.snapshot.id,
-            flushed_at_us=now,
-            message=message,
-            metadata=properties,
-            changed=changed,
-            manifest_files=files,
-            level=level,
-        ),
-        _compute(_log_bytes(log), encode_transaction_log, log, level=level),
+    snapshot_bytes = await _compute(
+        ws.snapshot.nbytes,
+        encode_changed_snapshot,
+        ws.snapshot,
+        id=id,
+        parent_id=ws.snapshot.id,
+        flushed_at_us=now,
+        message=message,
+        metadata=properties,
+        changed=changed,
+        manifest_files=await _files_in_use(ws, changed, written),
+        level=level,
     )
+    log_bytes = await _compute(_log_bytes(log), encode_transaction_log, log, level=level)
+    snapshot = decode_snapshot(snapshot_bytes, file=f"snapshots/{encode_id(id)}")
+    snapshot.remember(node for node in changed.values() if node is not None)
     await asyncio.gather(
-        ws.assets.store_snapshot(id, snapshot_bytes, durable=False),
-        ws.assets.store_transaction_log(id, log_bytes, durable=False),
-    )
-    await ws.assets.sync(  # all at once: nothing leads to any of them yet
-        (id for _, array in written.values() for id in array.chunks),
-        (file.id for _, array in written.values() for file in array.files),
-        [id],
+        ws.assets.store_snapshot(id, snapshot_bytes, decoded=snapshot, durable=False),
+        ws.assets.store_transaction_log(log, log_bytes, durable=False),
     )
     await _check_clock(ws, id, now)
-    return decode_snapshot(snapshot_bytes, file=f"snapshots/{encode_id(id)}")
+    arrays = [array for _, array in written.values()]
+    files = keys_of((id for a in arrays for id in a.chunks), (file.id for a in arrays for file in a.files), [id])
+    return snapshot, files
 
 
 async def _compute(nbytes: int, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -273,26 +314,25 @@ def _native_ids(content: ChunkRefs) -> list[ChunkId]:
 
 
 async def _files_in_use(
-    base: Snapshot, changed: Mapping[str, Node | None], written: Mapping[str, tuple[ArrayNode, WrittenArray]]
-) -> tuple[ManifestFile, ...]:
-    """Every manifest file that a node of the new snapshot refers to."""
-    before = {ref.id for path in changed if (node := base.find(path)) is not None for ref in _manifests(node)}
+    ws: Workspace, changed: Mapping[str, Node | None], written: Mapping[str, tuple[ArrayNode, WrittenArray]]
+) -> NDArray[Any]:
+    """Every manifest file that a node of the new snapshot refers to, as `Snapshot.manifest_table`."""
+    base = ws.snapshot
+    replaced = [node for path in changed if (node := tree.find_committed(ws, path)) is not None]
+    before = Counter(ref.id for node in replaced for ref in _manifests(node))
     after = {ref.id for node in changed.values() if node is not None for ref in _manifests(node)}
-    dropped = before - after
+    dropped = before.keys() - after
     if dropped:  # a foreign writer may have put several arrays into one manifest
-        dropped -= await asyncio.to_thread(_used_elsewhere, base, dropped, changed)
-    files = {file.id: file for file in base.manifest_files if file.id not in dropped}
-    for _, array in written.values():
-        files.update((file.id, file) for file in array.files)
-    return tuple(sorted(files.values(), key=lambda file: file.id))
+        dropped -= await _compute(len(dropped) * base.nbytes, _used_elsewhere, base, dropped, changed, before)
+    return changed_files(base.manifest_table, dropped, [file for _, array in written.values() for file in array.files])
 
 
-def _used_elsewhere(base: Snapshot, ids: Collection[ManifestId], changed: Mapping[str, Node | None]) -> set[ManifestId]:
-    """Which of some manifests the unchanged nodes of a snapshot refer to."""
+def _used_elsewhere(
+    base: Snapshot, ids: Collection[ManifestId], changed: Mapping[str, Node | None], known: Counter[ManifestId]
+) -> set[ManifestId]:
+    """Which of some manifests the unchanged nodes of a snapshot refer to; `known`: how often the changed ones do."""
     if base.blob_bounds is not None and len(ids) * base.nbytes <= _SEARCHED_BYTES:
         # No two nodes of such a snapshot share bytes: every ref that is not a changed node's is somebody else's.
-        before = (node for path in changed if (node := base.find(path)) is not None)
-        known = Counter(ref.id for node in before for ref in _manifests(node))
         return {id for id in ids if base.occurrences(id) > 1 + known[id]}  # 1: in the list of files
     others = (node for node in base.nodes() if node.path not in changed)
     return {ref.id for node in others for ref in _manifests(node)}.intersection(ids)

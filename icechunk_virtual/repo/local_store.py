@@ -14,7 +14,7 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -43,6 +43,8 @@ R = TypeVar("R")
 
 _INLINE_BYTES = 256 * 1024
 """Larger reads and writes always go to a thread."""
+_FEW_FILES = 16
+"""More are made durable in several threads."""
 _SYNC_BATCHES = 8
 """Threads that make many files durable."""
 _MAJORITY = 4
@@ -221,29 +223,40 @@ class LocalStore:
         self._settle(path, key)
         return Version(_etag(data))
 
-    async def put_if_match(self, key: str, data: bytes, version: Version) -> Version:  # noqa: D102  # Protocol
-        return await asyncio.to_thread(self._put_if_match, key, data, version)
+    async def put_if_match(  # noqa: D102  # Protocol
+        self, key: str, data: bytes, version: Version, *, after: Collection[str] = ()
+    ) -> Version:
+        if len(after) > _FEW_FILES:
+            await self.sync(after)
+            after = ()
+        return await asyncio.to_thread(self._put_if_match, key, data, version, after)
 
-    def _put_if_match(self, key: str, data: bytes, version: Version) -> Version:
+    def _put_if_match(self, key: str, data: bytes, version: Version, after: Collection[str]) -> Version:
         path = self._path(key)
+        with _gone_is_changed(key):
+            _compare(path, key, version)  # whoever is late anyway need not wait for the disk
+            temporary = files.write_temporary(path, data, file_sync.leave_alone)
         try:
-            with translating(key), locked(os.path.dirname(path)):
-                actual = _etag(files.read_range(path, 0, None))
-                if actual != version.etag:
-                    raise PreconditionFailed(
-                        f"object store error Request precondition failure for path {key}: it has changed since it was "
-                        "read. Nothing was written.",
-                        key=key,
-                    )
-                files.replace(files.write_temporary(path, data, file_sync.sync), path)
-        except ObjectNotFound as error:
-            raise PreconditionFailed(
-                f"object store error Request precondition failure for path {key}: it no longer exists. "
-                "Nothing was written.",
-                key=key,
-            ) from error
+            self._sync_with(after, key, temporary)
+            with _gone_is_changed(key), locked(os.path.dirname(path)):
+                _compare(path, key, version)
+                files.replace(temporary, path)
+        except BaseException:
+            files.discard(temporary)
+            raise
         self._settle(path, key)
         return Version(_etag(data))
+
+    def _sync_with(self, keys: Collection[str], key: str, temporary: str) -> None:
+        """Make files durable, and with them what will replace `key`."""
+        with translating(key):
+            if file_sync.sync_file_system(self._root, len(keys) + 1):
+                return
+            file_sync.sync_file(temporary)
+        self._sync_files(keys)
+        for directory in self._by_directory(tuple(keys)):
+            with translating(directory):
+                file_sync.sync_directory(directory)
 
     @staticmethod
     def _settle(path: str, key: str) -> None:
@@ -277,7 +290,7 @@ class LocalStore:
                 *(asyncio.to_thread(file_sync.sync_directory, directory) for directory in groups),
             )
 
-    def _sync_files(self, keys: Sequence[str]) -> None:
+    def _sync_files(self, keys: Iterable[str]) -> None:
         for key in keys:
             with translating(key):
                 file_sync.sync_file(self._path(key))
@@ -296,6 +309,26 @@ def _pages(root: str, prefix: str) -> Iterator[list[ObjectInfo]]:
             objects = obstore.store.LocalStore(root)
             for page in obstore.list(objects, prefix=escape_key(prefix) or None, chunk_size=PAGE_SIZE):
                 yield [info_of(unescape_key(meta["path"]), meta) for meta in page]
+
+
+def _changed(key: str, how: str) -> PreconditionFailed:
+    return PreconditionFailed(
+        f"object store error Request precondition failure for path {key}: it {how}. Nothing was written.", key=key
+    )
+
+
+def _compare(path: str, key: str, version: Version) -> None:
+    if _etag(files.read_range(path, 0, None)) != version.etag:
+        raise _changed(key, "has changed since it was read")
+
+
+@contextmanager
+def _gone_is_changed(key: str) -> Iterator[None]:
+    try:
+        with translating(key):
+            yield
+    except ObjectNotFound as error:
+        raise _changed(key, "no longer exists") from error
 
 
 @contextmanager

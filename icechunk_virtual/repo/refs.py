@@ -9,7 +9,7 @@ import asyncio
 import enum
 import logging
 import unicodedata
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 from icechunk_virtual.errors import (
@@ -261,6 +261,8 @@ async def update_branch(
     *,
     expected: SnapshotId,
     new: SnapshotId,
+    version: Version | None = None,
+    after: Collection[str] = (),
     passed: Callable[[SnapshotId], Awaitable[bool]] | None = None,
 ) -> None:
     """Move a branch from `expected` to `new`, or not at all.
@@ -269,6 +271,10 @@ async def update_branch(
 
     Parameters
     ----------
+    version
+        Of the branch when it was seen at `expected`, if it was: then it need not be read now.
+    after
+        Keys of files that `new` consists of: they survive a power cut before the branch moves.
     passed
         Asked when the branch turns out to be at a third snapshot after an unclear write: does that one descend from
         `new`? Then the move landed, and somebody else built on it.
@@ -285,15 +291,17 @@ async def update_branch(
     tried = False
     for attempt in range(_ATTEMPTS):
         try:
-            actual, version = await read_branch(store, name)
-            if actual == new and (tried or expected == new):
-                return
-            if actual != expected:
-                if tried and passed is not None and await passed(actual):
+            seen, version = version, None
+            if seen is None:
+                actual, seen = await read_branch(store, name)
+                if actual == new and (tried or expected == new):
                     return
-                raise ConflictError(encode_id(expected), encode_id(actual))
+                if actual != expected:
+                    if tried and passed is not None and await passed(actual):
+                        return
+                    raise ConflictError(encode_id(expected), encode_id(actual))
             tried = True
-            await store.put_if_match(key, data, version)
+            await store.put_if_match(key, data, seen, after=after)
         except RefNotFound:
             raise ConflictError(encode_id(expected), None) from None
         except PreconditionFailed as error:  # not ours alone: a repeated request may have met its own first landing

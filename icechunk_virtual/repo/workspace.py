@@ -39,6 +39,19 @@ class WrittenManifest:
         return self.begun_us >= not_before_us and self.rewrite.same_as(rewrite)
 
 
+@dataclass(frozen=True, slots=True)
+class UnclearCommit:
+    """A commit that may or may not have landed, because nobody heard the answer; and the changes that it made."""
+
+    snapshot: Snapshot
+    changes: ChangeSet
+
+    def had(self, changes: ChangeSet) -> bool:
+        """Whether it made exactly these changes: the session did not go on since."""
+        since = changes.chunks_since(self.changes)
+        return since is not None and not since
+
+
 @dataclass(slots=True, eq=False)
 class Workspace:
     """State of a session.
@@ -61,6 +74,8 @@ class Workspace:
         Nodes of the base looked up before, ``None`` for paths that it does not have.
     written
         Manifests of commits that lost their race, by array and box: the next try need not write them again.
+    unclear
+        Commits whose answers were lost. When the branch turns out to be at one of them, the session is committed.
     arrived
         The changes that travelled in a pickle, as they were then.
     """
@@ -77,6 +92,7 @@ class Workspace:
     lock: threading.RLock = field(default_factory=threading.RLock)
     committed: dict[str, Node | None] = field(default_factory=dict)
     written: dict[tuple[NodeId, Extents], WrittenManifest] = field(default_factory=dict)
+    unclear: list[UnclearCommit] = field(default_factory=list)
     committing: bool = False
     fork_id: str | None = None
     arrived: ChangeSet | None = None
@@ -125,7 +141,7 @@ class Workspace:
     def finish(self, snapshot: Snapshot) -> None:
         """The changes are in `snapshot` now: read-only from here on."""
         with self.lock:
-            self.changes, self.written = ChangeSet(), {}
+            self.changes, self.written, self.unclear = ChangeSet(), {}, []
             self.rebase_on(snapshot, None)
 
     def rebase_on(self, snapshot: Snapshot, branch: str | None) -> None:

@@ -14,6 +14,7 @@ import pytest
 from zarr.core.sync import sync
 
 from icechunk_virtual import (
+    BasicConflictSolver,
     ChunkRefs,
     ConflictError,
     IcechunkError,
@@ -170,12 +171,44 @@ def test_an_outcome_that_stays_unknown_is_reported_so(plain: Storage, monkeypatc
         assert len(now) == len(before) + lost
         if lost:
             assert next(iter(now.values())) == shown
-            with pytest.raises(ConflictError):
-                session.commit("again")
+            assert session.commit("again") == next(iter(now))
+            assert session.read_only
+            assert everything(plain) == now
             Repository.open(plain).reset_branch("main", next(iter(before)))
         else:
             session.commit("again")
             Repository.open(plain).reset_branch("main", next(iter(before)))
+
+
+@pytest.mark.parametrize("then", ["nothing", "others went on", "this session went on", "rebasing"])
+def test_trying_again_after_a_lost_answer(plain: Storage, then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session recognises its own commit at the tip of the branch, or below, and does not commit twice."""
+    monkeypatch.setattr("icechunk_virtual.repo.refs._FIRST_PAUSE", 0)
+    script = Script()
+    session = changed(plain, script)
+    script.restart(number_of_calls(plain), times=1000, lost=True, error=TransientStorageError)
+    with pytest.raises(OutcomeUnknown) as unknown:
+        session.commit("x")
+    script.restart()
+    landed = Repository.open(plain).lookup_branch("main")
+    assert landed == unknown.value.snapshot
+    if then == "others went on":
+        other = writable(Repository.open(plain))
+        put(other.store, "c/zarr.json", GROUP)
+        other.commit("on top")
+    if then == "this session went on":
+        put(session.store, "a/c/3", b"more")
+        with pytest.raises(ConflictError) as conflict:
+            session.commit("again")
+        assert conflict.value.actual_parent == landed
+        assert not session.read_only
+        return
+    solver = BasicConflictSolver() if then == "rebasing" else None
+    assert session.commit("again", rebase_with=solver) == landed
+    assert (session.read_only, session.snapshot_id) == (True, landed)
+    messages = [info.message for info in Repository.open(plain).ancestry(branch="main")]
+    assert messages.count("x") == 1
+    assert "again" not in messages
 
 
 def test_somebody_else_builds_on_a_commit_whose_answer_was_lost(plain: Storage) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,8 +88,12 @@ class FaultyStore:
         version: Version = await self._call("put_new", key, lambda: self.inner.put_new(key, data))
         return version
 
-    async def put_if_match(self, key: str, data: bytes, version: Version) -> Version:
-        new: Version = await self._call("put_if_match", key, lambda: self.inner.put_if_match(key, data, version))
+    async def put_if_match(self, key: str, data: bytes, version: Version, *, after: Collection[str] = ()) -> Version:
+        if after:  # two steps, either of which may fail
+            await self.sync(after)
+        new: Version = await self._call(
+            "put_if_match", key, lambda: self.inner.put_if_match(key, data, version, after=after)
+        )
         return new
 
     async def head(self, key: str) -> ObjectInfo:

@@ -7,7 +7,7 @@ import itertools
 import logging
 import pickle
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,10 +17,10 @@ from icechunk_virtual.errors import CorruptFile, ObjectNotFound
 from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.model.ids import ManifestId, NodeId, SnapshotId, encode_id
 from icechunk_virtual.model.world import World
-from icechunk_virtual.repo.assets import Assets, CacheSizes
+from icechunk_virtual.repo.assets import Assets, CacheSizes, keys_of
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format.envelope import FileType
-from icechunk_virtual.repo.format.manifest_encode import encode_manifest
+from icechunk_virtual.repo.format.manifest import encode_manifest
 from icechunk_virtual.repo.format.snapshot_encode import encode_snapshot
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, encode_transaction_log
 from icechunk_virtual.repo.object_store import WHOLE, ObjectInfo, PartPolicy, Version, part_ranges
@@ -66,8 +66,8 @@ class Recorder:
     async def put_new(self, key: str, data: bytes) -> Version:
         return await self.store.put_new(key, data)
 
-    async def put_if_match(self, key: str, data: bytes, version: Version) -> Version:
-        return await self.store.put_if_match(key, data, version)
+    async def put_if_match(self, key: str, data: bytes, version: Version, *, after: Collection[str] = ()) -> Version:
+        return await self.store.put_if_match(key, data, version, after=after)
 
     async def head(self, key: str) -> ObjectInfo:
         self.calls.append(("head", key))
@@ -138,7 +138,7 @@ def test_manifest_and_log() -> None:
     async def work() -> None:
         data = manifest_bytes()
         await assets.store_manifest(M, data)
-        await assets.store_transaction_log(S, encode_transaction_log(log))
+        await assets.store_transaction_log(log, encode_transaction_log(log))
         assert [call[2] for call in recorder.calls] == [FileType.MANIFEST, FileType.TRANSACTION_LOG]
         for fetcher in (assets, Assets(recorder, RepositoryConfig())):
             for size in (0, len(data)):
@@ -224,7 +224,7 @@ def test_chunks() -> None:
         id = await assets.store_chunk(b"0123456789")
         assert id == b"c" * 12
         assert recorder.calls == [("put", f"chunks/{encode_id(id)}", None, False)]
-        await assets.sync([id])
+        await assets.objects.sync(keys_of([id]))
         assert recorder.calls[1:] == [("sync", f"chunks/{encode_id(id)}")]
         for _ in range(2):
             assert await assets.fetch_chunk(id, 2, 5) == b"234"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -242,12 +242,12 @@ class Faulty:
         self.faults = faults
         self.calls: list[str] = []
 
-    async def _call(self, method: str, *args: Any) -> Any:
+    async def _call(self, method: str, *args: Any, **more: Any) -> Any:
         self.calls.append(method)
         waiting = self.faults.get(method)
 
         async def real() -> Any:
-            return await getattr(self.store, method)(*args)
+            return await getattr(self.store, method)(*args, **more)
 
         return await (waiting.pop(0)(real) if waiting else real())
 
@@ -265,8 +265,8 @@ class Faulty:
         result: Version = await self._call("put_new", key, data)
         return result
 
-    async def put_if_match(self, key: str, data: bytes, version: Version) -> Version:
-        result: Version = await self._call("put_if_match", key, data, version)
+    async def put_if_match(self, key: str, data: bytes, version: Version, *, after: Collection[str] = ()) -> Version:
+        result: Version = await self._call("put_if_match", key, data, version, after=after)
         return result
 
     async def head(self, key: str) -> ObjectInfo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from icechunk_virtual.repo.format.snapshot_encode import (
     MAX_TABLES,
     MAX_TABLES_OLD,
+    changed_files,
     count_tables,
     encode_adopted_snapshot,
     encode_changed_snapshot,
@@ -17,6 +18,7 @@ __all__ = [
     "MAX_TABLES_OLD",
     "ManifestFile",
     "Snapshot",
+    "changed_files",
     "count_tables",
     "decode_snapshot",
     "encode_adopted_snapshot",

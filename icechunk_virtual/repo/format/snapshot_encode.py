@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icechunk_virtual.errors import TooLargeForFormat
-from icechunk_virtual.model.ids import OBJECT_ID_SIZE, SnapshotId
+from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ManifestId, SnapshotId
 from icechunk_virtual.model.nodes import ArrayNode, Node
 from icechunk_virtual.repo.format.envelope import DEFAULT_LEVEL, MAX_FLATBUFFER, FileType, wrap
 from icechunk_virtual.repo.format.flat import FILE_IDENTIFIER
@@ -83,13 +83,14 @@ def encode_changed_snapshot(
     message: str,
     metadata: Mapping[str, Any],
     changed: Mapping[str, Node | None],
-    manifest_files: Iterable[ManifestFile],
+    manifest_files: Iterable[ManifestFile] | NDArray[Any],
     level: int = DEFAULT_LEVEL,
 ) -> bytes:
     """The nodes of `base` with some of them exchanged, added or (``None``) removed, as a complete snapshot file.
 
     The result is that of `encode_snapshot` for those nodes. Of a snapshot that this library wrote, the bytes of the
-    other nodes are copied; the nodes of others are encoded anew. Parameters and errors as `encode_snapshot`.
+    other nodes are copied; the nodes of others are encoded anew. Parameters and errors as `encode_snapshot`;
+    `manifest_files` may also come from `changed_files`.
     """
     head = _Head(id, parent_id, flushed_at_us, message, metadata, manifest_files)
     order = sorted(changed)  # texts sort as their UTF-8 bytes
@@ -146,6 +147,34 @@ def _overlaid(base: Snapshot, changed: Mapping[str, Node | None], order: list[st
     return iter(sorted([*kept, *new], key=lambda node: node.path.encode("utf-8")))
 
 
+def _table_of(files: Iterable[ManifestFile] | NDArray[Any]) -> NDArray[Any]:
+    """Manifest files in columns, in the order of their ids."""
+    if isinstance(files, np.ndarray):
+        return files
+    files = sorted(files, key=lambda file: file.id)
+    table = np.zeros(len(files), MANIFEST_FILE)
+    for name in ("size_bytes", "num_chunk_refs"):
+        table[name] = [getattr(file, name) for file in files]
+    table["id"] = np.frombuffer(b"".join(file.id for file in files), table["id"].dtype)
+    return table
+
+
+def changed_files(table: NDArray[Any], dropped: Collection[ManifestId], added: Iterable[ManifestFile]) -> NDArray[Any]:
+    """A `Snapshot.manifest_table` without some manifests and with others, in the order of their ids.
+
+    One that is added and there already is listed once.
+    """
+    new = _table_of(added)
+    out = np.zeros(len(table) + len(new), MANIFEST_FILE)  # concatenate would forget the gaps between the columns
+    out[: len(new)], out[len(new) :] = new, table
+    ids = np.ascontiguousarray(out["id"]).view(f"S{OBJECT_ID_SIZE}")
+    kept, first = np.unique(ids, return_index=True)
+    if dropped:
+        kept = np.isin(kept, np.array(list(dropped)), invert=True)
+        first = first[kept]
+    return out[first]
+
+
 class _Head:
     """Everything of a snapshot but its nodes."""
 
@@ -156,7 +185,7 @@ class _Head:
         flushed_at_us: int,
         message: str,
         metadata: Mapping[str, Any],
-        manifest_files: Iterable[ManifestFile],
+        manifest_files: Iterable[ManifestFile] | NDArray[Any],
     ) -> None:
         if len(id) != OBJECT_ID_SIZE or (parent_id is not None and len(parent_id) != OBJECT_ID_SIZE):
             raise ValueError(f"a snapshot id has {OBJECT_ID_SIZE} bytes")
@@ -165,13 +194,10 @@ class _Head:
         self.id, self.parent_id, self.flushed_at_us = id, parent_id, flushed_at_us
         self.message = message.encode("utf-8")
         self.items = sorted((name.encode("utf-8"), pack(value)) for name, value in metadata.items())
-        files = sorted(manifest_files, key=lambda file: file.id)
-        if len({file.id for file in files}) != len(files):
+        self.files = _table_of(manifest_files)
+        ids = self.files["id"].view(f"S{OBJECT_ID_SIZE}")
+        if (ids[1:] <= ids[:-1]).any():
             raise ValueError("a manifest is listed twice")
-        self.files = np.zeros(len(files), MANIFEST_FILE)
-        for name in ("size_bytes", "num_chunk_refs"):
-            self.files[name] = [getattr(file, name) for file in files]
-        self.files["id"] = np.frombuffer(b"".join(file.id for file in files), "V12")
 
     def encode(self, num_nodes: int) -> tuple[bytearray, int]:
         """The beginning of the file, to a multiple of 8; position of the first element of the vector of nodes."""

@@ -31,6 +31,10 @@ MAX_NODES = 25_000_000
 _HALVES = 4096
 """About as many paths are remembered: those that bisections compare with first, which most have in common."""
 
+_KNOWN = 1000
+"""As many nodes are remembered, of documents up to `_KNOWN_BYTES`."""
+_KNOWN_BYTES = 1 << 14
+
 MANIFEST_FILE = np.dtype(
     {
         "names": ["id", "size_bytes", "num_chunk_refs"],
@@ -80,6 +84,7 @@ class Snapshot:
         self.metadata = _metadata(root)
         self._nodes, self.num_nodes = _vector_of_nodes(root)
         self._halves: dict[int, bytes] = {}
+        self._known: dict[str, Node] = {}
         self._files = _manifest_files(root)
         self.nbytes = buffer.size + 8 * self.num_nodes
 
@@ -129,8 +134,21 @@ class Snapshot:
         CorruptFile
             As all methods that look at nodes: the bytes of a node are damaged.
         """
-        row, found = self.find_row(path)
-        return self.node_at(row) if found else None
+        node = self._known.get(path)
+        if node is None:
+            row, found = self.find_row(path)
+            if found:
+                node = self.node_at(row)
+                self.remember([node])
+        return node
+
+    def remember(self, nodes: Iterable[Node]) -> None:
+        """Keep nodes of this snapshot for `find`: small ones, as long as they are few."""
+        for node in nodes:
+            if len(self._known) >= _KNOWN:
+                break
+            if len(node.document) <= _KNOWN_BYTES:
+                self._known[node.path] = node
 
     def node_at(self, row: int) -> Node:
         """The node of a row."""
