@@ -35,6 +35,7 @@ from icechunk_virtual.repo.format.config_yaml import decode_config, encode_confi
 from icechunk_virtual.repo.format.envelope import MAGIC
 from icechunk_virtual.repo.format.snapshot import Snapshot, encode_snapshot
 from icechunk_virtual.repo.object_store import ObjectStore, Version
+from icechunk_virtual.repo.remote_chunks import make_fetcher
 from icechunk_virtual.repo.settings import StorageSettings
 from icechunk_virtual.repo.workspace import Workspace
 
@@ -76,7 +77,7 @@ class Opened:
     fetcher: Fetcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self.fetcher = Fetcher(self.authorization)
+        self.fetcher = make_fetcher(self.authorization, self.config)
 
     def workspace(
         self, snapshot: Snapshot, *, branch: str | None = None, default_metadata: dict[str, Any] | None = None

@@ -23,6 +23,7 @@ from icechunk_virtual.repo.assets import Assets
 from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format.snapshot import ManifestFile, Snapshot
+from icechunk_virtual.repo.remote_chunks import make_fetcher
 from icechunk_virtual.repo.split import Rewrite
 
 
@@ -166,6 +167,6 @@ def _restore(
     fork_id: str | None,
 ) -> Workspace:
     """After pickling: locks and connections are made anew, the base is fetched when it is needed."""
-    ws = Workspace(assets, authorization, Fetcher(authorization), config, base, branch, default_metadata)
+    ws = Workspace(assets, authorization, make_fetcher(authorization, config), config, base, branch, default_metadata)
     ws.changes, ws.arrived, ws.fork_id = changes, changes.copy(), fork_id
     return ws

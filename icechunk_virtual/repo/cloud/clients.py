@@ -21,9 +21,26 @@ UPLOAD_SPEED = 100_000
 """Bytes per second; an upload may be that slow without being taken for stalled."""
 
 CLIENT_OPTIONS = frozenset(
-    "allow_http allow_invalid_certificates connect_timeout default_content_type http1_only http2_keep_alive_interval "
-    "http2_keep_alive_timeout http2_keep_alive_while_idle http2_only pool_idle_timeout pool_max_idle_per_host "
-    "proxy_ca_certificate proxy_excludes proxy_url read_timeout root_certificate timeout user_agent".split()
+    {
+        "allow_http",
+        "allow_invalid_certificates",
+        "connect_timeout",
+        "default_content_type",
+        "http1_only",
+        "http2_keep_alive_interval",
+        "http2_keep_alive_timeout",
+        "http2_keep_alive_while_idle",
+        "http2_only",
+        "pool_idle_timeout",
+        "pool_max_idle_per_host",
+        "proxy_ca_certificate",
+        "proxy_excludes",
+        "proxy_url",
+        "read_timeout",
+        "root_certificate",
+        "timeout",
+        "user_agent",
+    }
 )
 """Names of the library's options for its HTTP client. Of Google's stores it takes them in no other place."""
 

@@ -1,0 +1,214 @@
+"""Virtual chunks in object stores and on web servers: fetched through the obstore library, as their containers say.
+
+Knows neither manifests nor sessions, and authorises nothing: what arrives here may be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import obstore
+import obstore.exceptions
+import obstore.store
+
+from icechunk_virtual.containers.authorize import Authorization, Grant
+from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Clients
+from icechunk_virtual.containers.container import ObjectStoreConfig
+from icechunk_virtual.containers.credentials import GcsCredentials
+from icechunk_virtual.containers.failures import bare_etag, failed, modified_later, other_etag
+from icechunk_virtual.containers.fetch import Fetcher
+from icechunk_virtual.containers.url import Location
+from icechunk_virtual.errors import ContainerError, ObjectNotFound, PreconditionFailed, StorageError
+from icechunk_virtual.model.chunk_refs import VirtualChunk
+from icechunk_virtual.repo.cloud.azure import azure_place
+from icechunk_virtual.repo.cloud.clients import CLIENT_OPTIONS, Manner, client_options, retry_config
+from icechunk_virtual.repo.cloud.gcs import gcs_place
+from icechunk_virtual.repo.cloud.s3 import s3_place, tigris_place
+from icechunk_virtual.repo.config import RepositoryConfig
+from icechunk_virtual.repo.foreign_errors import translate
+from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
+from icechunk_virtual.repo.obstore_store import Role, check_process
+from icechunk_virtual.repo.settings import EffectiveStorage
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
+    from obstore.store import ObjectStore as ForeignStore
+
+logger = logging.getLogger(__name__)
+
+_OPEN_STORES = 50
+_FOREIGN = (OSError, ValueError, obstore.exceptions.BaseError)
+
+
+def make_fetcher(authorization: Authorization, config: RepositoryConfig) -> Fetcher:
+    """The way to the virtual chunks of a repository, wherever they are."""
+    remote = partial(RemoteObjects, settings=config.effective_storage())
+    clients: Clients = {**LOCAL_CLIENTS, **dict.fromkeys(_OPENERS, remote)}
+    return Fetcher(authorization, clients)
+
+
+class RemoteObjects:
+    """Client of the containers of one URL scheme. Usable from several event loops and threads.
+
+    Parameters
+    ----------
+    settings
+        Repetitions and concurrency of requests: the repository's, but not its storage's own defaults.
+    """
+
+    def __init__(self, authorization: Authorization, *, settings: EffectiveStorage) -> None:  # noqa: ARG002  # see `read`
+        self._settings = settings
+        self._parts = PartPolicy(settings.max_concurrent_requests_for_object, settings.ideal_concurrent_request_size)
+        self._stores: OrderedDict[tuple[str, str], ForeignStore] = OrderedDict()
+        self._lock = threading.Lock()
+
+    async def read(self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int) -> bytes:
+        """Exactly the bytes ``[offset, offset + length)`` of the object, or fewer if it ends before.
+
+        Raises
+        ------
+        ObjectChanged
+        VirtualReadError
+        """
+        store, key = self._store(grant, location), "" if location.query else location.key
+        ranges = part_ranges(offset, offset + length, self._parts)
+        try:
+            if len(ranges) == 1:
+                return await _read_part(store, key, location, chunk, ranges[0])
+            parts = (_read_part(store, key, location, chunk, part) for part in ranges)
+            return b"".join(await asyncio.gather(*parts))
+        except _FOREIGN as error:
+            raise _told(grant, location, chunk, translate(error, location.key)) from error
+
+    def _store(self, grant: Grant, location: Location) -> ForeignStore:
+        """The library's store for a bucket or server; for a URL with a query, of that one object."""
+        check_process()
+        url = location.root + location.path[1:] + location.query if location.query else location.root
+        with self._lock:
+            store = self._stores.pop((grant.prefix.text, url), None)
+            if store is None:
+                store = _open(grant, location, url, self._settings)
+            self._stores[grant.prefix.text, url] = store
+            if len(self._stores) > _OPEN_STORES:
+                self._stores.popitem(last=False)
+        return store
+
+
+async def _read_part(
+    store: ForeignStore, key: str, location: Location, chunk: VirtualChunk, part: tuple[int, int]
+) -> bytes:
+    found = await obstore.get_async(store, key, options={"range": part, **_conditions(chunk)})
+    _check_unchanged(location, chunk, found.meta)
+    return bytes(await found.bytes_async())
+
+
+def _told(grant: Grant, location: Location, chunk: VirtualChunk, error: StorageError) -> ContainerError:
+    """The error that names container and location, for one that names a key."""
+    if isinstance(error, PreconditionFailed):
+        if chunk.etag:
+            return other_etag(location, chunk.etag, None)
+        return modified_later(location, chunk.last_modified or 0, None)
+    if isinstance(error, ObjectNotFound):
+        return failed(grant, location, chunk, f"there is no such object ({error.message})")
+    return failed(grant, location, chunk, error.message.rstrip("."))
+
+
+def _conditions(chunk: VirtualChunk) -> GetOptions:
+    """What the server is asked to compare. Weak etags never match there: they are compared here."""
+    if chunk.etag:
+        if chunk.etag.startswith("W/") or chunk.etag == "*":
+            return {}
+        return {"if_match": f'"{bare_etag(chunk.etag)}"'}
+    if chunk.last_modified:
+        return {"if_unmodified_since": datetime.fromtimestamp(chunk.last_modified, UTC)}
+    return {}
+
+
+def _check_unchanged(location: Location, chunk: VirtualChunk, meta: ObjectMeta) -> None:
+    """Compare with the answer itself, since servers may ignore conditions."""
+    actual = meta["e_tag"]
+    if chunk.etag:
+        if chunk.etag != "*" and actual is not None and bare_etag(actual) != bare_etag(chunk.etag):
+            raise other_etag(location, chunk.etag, actual)
+    elif chunk.last_modified:
+        seconds = int(meta["last_modified"].timestamp())
+        if seconds > chunk.last_modified:
+            raise modified_later(location, chunk.last_modified, seconds)
+
+
+# -- opening -----------------------------------------------------------------------------------------------------
+
+
+def _open(grant: Grant, location: Location, url: str, settings: EffectiveStorage) -> ForeignStore:
+    try:
+        return _OPENERS[location.scheme](grant, location, url, settings)
+    except (StorageError, TypeError, *_FOREIGN) as error:
+        reason = error.message if isinstance(error, StorageError) else translate(error, url).message
+        raise ContainerError(
+            f"storage error: the container {grant.prefix} cannot be opened: {reason}", location=location.text
+        ) from error
+
+
+def _open_s3(grant: Grant, location: Location, _url: str, settings: EffectiveStorage) -> ForeignStore:
+    options, credentials = _options(grant), _credentials(grant)
+    if isinstance(grant.container.store, ObjectStoreConfig.Tigris):
+        place = tigris_place(options, location.host, None, credentials, weak=True)
+    else:
+        place = s3_place(options, location.host, None, credentials)
+    return place.clients(settings)(Role.READ)
+
+
+def _open_gcs(grant: Grant, location: Location, _url: str, settings: EffectiveStorage) -> ForeignStore:
+    credentials = _credentials(grant) or GcsCredentials.Anonymous()
+    return gcs_place(location.host, None, credentials, _options(grant)).clients(settings)(Role.READ)
+
+
+def _open_azure(grant: Grant, location: Location, _url: str, settings: EffectiveStorage) -> ForeignStore:
+    options = dict(_options(grant))
+    account = options.pop("account", None)
+    if account is None:
+        raise ValueError("azure store configuration must include an account")
+    return azure_place(account, location.host, "", _credentials(grant), options).clients(settings)(Role.READ)
+
+
+def _open_http(grant: Grant, _location: Location, url: str, settings: EffectiveStorage) -> ForeignStore:
+    given = _options(grant)
+    if url.startswith("http:") and given.get("allow_http", "").lower() != "true":
+        raise ValueError('URL scheme is not allowed: plain http needs http_store({"allow_http": "true"})')
+    unknown = sorted(given.keys() - CLIENT_OPTIONS)
+    if unknown:
+        logger.warning("options of the container %s that nobody knows are ignored: %s", grant.prefix, unknown)
+    known = {key: value for key, value in given.items() if key in CLIENT_OPTIONS}
+    options: Any = {**client_options(Role.READ, Manner(), settings), **known}
+    return obstore.store.HTTPStore.from_url(url, client_options=options, retry_config=retry_config(Role.READ, settings))
+
+
+def _options(grant: Grant) -> Any:
+    """What the container says about its store: `S3Options`, or a mapping of texts."""
+    store: Any = grant.container.store
+    return store._0
+
+
+def _credentials(grant: Grant) -> Any:
+    """As the places take them: without the wrapper that says for which kind of store they are."""
+    return None if grant.credentials is None else grant.credentials._0
+
+
+_OPENERS: dict[str, Callable[[Grant, Location, str, EffectiveStorage], ForeignStore]] = {
+    "s3": _open_s3,
+    "tigris": _open_s3,
+    "gs": _open_gcs,
+    "gcs": _open_gcs,
+    "az": _open_azure,
+    "azure": _open_azure,
+    "abfs": _open_azure,
+    "http": _open_http,
+    "https": _open_http,
+}

@@ -1,0 +1,51 @@
+"""A web server with objects that can be read in ranges and on conditions, as S3, Google, Azure and plain servers do.
+
+It listens on the loopback interface and writes down what it is asked; see `proxy.Proxy`.
+"""
+
+from __future__ import annotations
+
+import re
+from email.utils import formatdate, parsedate_to_datetime
+from urllib.parse import unquote
+
+from multidict import CIMultiDict
+
+from tests.support.proxy import Answer, Forward, Proxy, Request
+
+MODIFIED = 1_700_000_000
+ETAG = '"e"'
+
+
+class ObjectServer(Proxy):
+    """Answers with ``objects[path]``; the path is decoded and has no query. ``deaf``: conditions are ignored."""
+
+    def __init__(self, objects: dict[str, bytes], *, deaf: bool = False) -> None:
+        super().__init__()
+        self.objects = objects
+        self.deaf = deaf
+        self.handle = self._serve_object
+
+    async def _serve_object(self, request: Request, _forward: Forward) -> Answer:
+        path = unquote(request.target.partition("?")[0])
+        if path not in self.objects:
+            return Answer(404)
+        if not self.deaf and not self._holds(request):
+            return Answer(412)
+        data = self.objects[path]
+        headers = CIMultiDict({"ETag": ETAG, "Last-Modified": formatdate(MODIFIED, usegmt=True)})
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
+        if found is None:
+            return Answer(200, headers, data)
+        start, stop = int(found[1]), min(int(found[2]) + 1, len(data))
+        if start >= stop:
+            return Answer(416)
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+        return Answer(206, headers, data[start:stop])
+
+    @staticmethod
+    def _holds(request: Request) -> bool:
+        match, since = request.headers.get("If-Match"), request.headers.get("If-Unmodified-Since")
+        if match is not None:
+            return match in ("*", ETAG, ETAG.strip('"'))
+        return since is None or parsedate_to_datetime(since).timestamp() >= MODIFIED

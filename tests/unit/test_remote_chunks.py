@@ -1,0 +1,270 @@
+"""Virtual chunks on web servers and in object stores: what is asked for, by whom, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import icechunk_virtual as icv
+from icechunk_virtual.containers.authorize import Authorization
+from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChunkContainer, azure_store
+from icechunk_virtual.containers.fetch import Fetcher
+from icechunk_virtual.errors import ContainerError, ObjectChanged, VirtualReadError
+from icechunk_virtual.model.chunk_refs import VirtualChunk
+from icechunk_virtual.repo.remote_chunks import make_fetcher
+from tests.support.object_server import MODIFIED, ObjectServer
+from tests.support.proxy import Answer
+
+CONTENT = bytes(range(256))
+NAMES = ("f", "a b", "\u00e9\u4e2d", "100%", "a%20b", "q?x#y", "[x]{y}", "a+b&c~!'()*", "deep/er/f")
+
+
+def spelt(name: str) -> str:
+    """As a URL has it: ``%`` says what follows, and `?` and `#` end the path of web addresses."""
+    return name.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ObjectServer]:
+    objects = {f"{root}/{name}": CONTENT for root in ("", "/bucket") for name in NAMES}
+    with ObjectServer(objects) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+def store_of(scheme: str, url: str, **more: Any) -> Any:
+    if scheme == "http":
+        return icv.http_store({"allow_http": "true"})
+    if scheme in {"gs", "gcs"}:
+        key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+        return icv.gcs_store({"service_account_key": json.dumps(key), "allow_http": "true"})
+    if scheme in {"az", "azure", "abfs"}:
+        return azure_store(account="me", config={"endpoint": url, "allow_http": "true"})
+    options = icv.S3Options(region="r", endpoint_url=url, allow_http=True, force_path_style=True, **more)
+    return ObjectStoreConfig.Tigris(options) if scheme == "tigris" else ObjectStoreConfig.S3Compatible(options)
+
+
+def fetcher_for(scheme: str, server: ObjectServer, granted: Any = None, **more: Any) -> tuple[Fetcher, str]:
+    """A fetcher, and the prefix of its one container."""
+    prefix = f"{server.url}/" if scheme == "http" else f"{scheme}://bucket/"
+    if granted is None and scheme in {"az", "azure", "abfs"}:
+        granted = icv.azure_credentials(access_key="a2V5")
+    grants = icv.containers_credentials({prefix: granted})
+    container = VirtualChunkContainer(prefix, store_of(scheme, server.url, **more))
+    config = icv.RepositoryConfig(storage=icv.StorageSettings(retries=icv.StorageRetriesSettings(max_tries=1)))
+    return make_fetcher(Authorization({prefix: container}, grants), config), prefix
+
+
+def fetch(fetcher: Fetcher, url: str, offset: int = 10, length: int = 20, **checksum: Any) -> bytes:
+    return asyncio.run(fetcher.fetch(VirtualChunk(url, offset, length, **checksum)))
+
+
+SCHEMES = ("http", "s3", "tigris", "gs", "gcs", "az", "azure", "abfs")
+everywhere = pytest.mark.parametrize("scheme", SCHEMES)
+
+
+@everywhere
+def test_ranges_of_objects_of_any_name(scheme: str, server: ObjectServer) -> None:
+    fetcher, prefix = fetcher_for(scheme, server)
+    for name in NAMES:
+        with server.recording() as seen:
+            assert fetch(fetcher, prefix + spelt(name)) == CONTENT[10:30]
+        (request,) = seen
+        assert (request.method, request.headers["Range"]) == ("GET", "bytes=10-29")
+
+
+@everywhere
+def test_checksums_are_conditions(scheme: str, server: ObjectServer) -> None:
+    fetcher, prefix = fetcher_for(scheme, server)
+    url = prefix + "f"
+    for checksum in ({"etag": '"e"'}, {"etag": "e"}, {"etag": 'W/"e"'}, {"etag": "*"}, {"last_modified": MODIFIED}):
+        assert fetch(fetcher, url, **checksum) == CONTENT[10:30]
+    with server.recording() as seen, pytest.raises(ObjectChanged, match="its etag is another one now") as caught:
+        fetch(fetcher, url, etag="old")
+    assert seen[0].headers["If-Match"] == '"old"'
+    assert caught.value.expected == "old"
+    with server.recording() as seen, pytest.raises(ObjectChanged, match="modified later"):
+        fetch(fetcher, url, last_modified=MODIFIED - 1)
+    assert seen[0].headers["If-Unmodified-Since"] == "Tue, 14 Nov 2023 22:13:19 GMT"
+    with pytest.raises(ObjectChanged, match='its etag is "e"'):
+        fetch(fetcher, url, etag='W/"old"')
+
+
+def test_servers_that_ignore_conditions() -> None:
+    with ObjectServer({"/f": CONTENT}, deaf=True) as server:
+        fetcher, prefix = fetcher_for("http", server)
+        assert fetch(fetcher, prefix + "f", etag="e") == CONTENT[10:30]
+        with pytest.raises(ObjectChanged, match='its etag is "e", the reference expects old'):
+            fetch(fetcher, prefix + "f", etag="old")
+        with pytest.raises(ObjectChanged, match=f"modified at {MODIFIED} s"):
+            fetch(fetcher, prefix + "f", last_modified=MODIFIED - 1)
+
+
+@everywhere
+def test_failures_are_never_bytes(scheme: str, server: ObjectServer) -> None:
+    fetcher, prefix = fetcher_for(scheme, server)
+    with pytest.raises(VirtualReadError, match="there is no such object") as caught:
+        fetch(fetcher, prefix + "missing")
+    assert (caught.value.location, caught.value.prefix) == (prefix + "missing", prefix)
+    with pytest.raises(VirtualReadError, match=r"Expected: \(20\), available \(6\)"):
+        fetch(fetcher, prefix + "f", offset=250)
+    with pytest.raises(VirtualReadError):
+        fetch(fetcher, prefix + "f", offset=300)
+    with pytest.raises(VirtualReadError, match="empty path segment"):
+        fetch(fetcher, prefix + "a//b")
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_refusals_and_broken_servers(status: int) -> None:
+    with ObjectServer({}) as server:
+
+        async def refuse(*_: Any) -> Answer:
+            return Answer(status)
+
+        server.handle = refuse
+        fetcher, prefix = fetcher_for("http", server)
+        with pytest.raises(VirtualReadError, match=rf"bytes at offset 10.*{prefix}.*{status}"):
+            fetch(fetcher, prefix + "f")
+
+
+def test_servers_that_ignore_ranges() -> None:
+    with ObjectServer({}) as server:
+
+        async def everything(*_: Any) -> Answer:
+            return Answer(200, body=CONTENT)
+
+        server.handle = everything
+        fetcher, prefix = fetcher_for("http", server)
+        with pytest.raises(VirtualReadError, match="Range request not supported"):
+            fetch(fetcher, prefix + "f")
+
+
+def test_ports_and_queries_are_kept(server: ObjectServer) -> None:
+    fetcher, prefix = fetcher_for("http", server)
+    with server.recording() as seen:
+        assert fetch(fetcher, prefix + "a%20b?sig=x%2Fy&v=1#part") == CONTENT[10:30]
+        assert fetch(fetcher, prefix + "f?v=2") == CONTENT[10:30]
+    assert [request.target for request in seen] == ["/a%20b?sig=x%2Fy&v=1", "/f?v=2"]
+
+
+def test_plain_http_must_be_allowed(server: ObjectServer) -> None:
+    prefix = server.url + "/"
+    container = VirtualChunkContainer(prefix, icv.http_store())
+    fetcher = make_fetcher(Authorization({prefix: container}, {prefix: None}), icv.RepositoryConfig())
+    with pytest.raises(ContainerError, match="URL scheme is not allowed"):
+        fetch(fetcher, prefix + "f")
+
+
+def test_options_of_web_servers(server: ObjectServer, caplog: pytest.LogCaptureFixture) -> None:
+    prefix = server.url + "/"
+
+    def fetcher_with(**options: str) -> Fetcher:
+        container = VirtualChunkContainer(prefix, icv.http_store({"allow_http": "true", **options}))
+        return make_fetcher(Authorization({prefix: container}, {prefix: None}), icv.RepositoryConfig())
+
+    with server.recording() as seen:
+        assert fetch(fetcher_with(user_agent="me", no_such_option="1"), prefix + "f") == CONTENT[10:30]
+    assert seen[0].headers["User-Agent"] == "me"
+    assert "nobody knows are ignored: ['no_such_option']" in caplog.text
+    with pytest.raises(ContainerError, match=r"cannot be opened.*Duration"):
+        fetch(fetcher_with(timeout="bad"), prefix + "f")
+
+
+STATIC = icv.s3_static_credentials(access_key_id="of-the-user", secret_access_key="s", session_token="t")
+
+
+@pytest.mark.parametrize(
+    ("granted", "options", "signed"),
+    [
+        (None, {}, "of-the-environment"),
+        (icv.s3_from_env_credentials(), {}, "of-the-environment"),
+        (STATIC, {}, "of-the-user"),
+        (icv.s3_anonymous_credentials(), {}, None),
+        (None, {"anonymous": True}, None),
+    ],
+)
+def test_B06_who_signs_requests_to_s3(granted: Any, options: dict[str, Any], signed: str | None, server: Any) -> None:
+    fetcher, prefix = fetcher_for("s3", server, granted, **options)
+    with server.recording() as seen:
+        fetch(pickle.loads(pickle.dumps(fetcher)), prefix + "f")
+    authorization = seen[0].headers.get("Authorization")
+    assert (authorization is None) if signed is None else f"Credential={signed}/" in authorization
+    assert (seen[0].headers.get("X-Amz-Security-Token") == "t") == (signed == "of-the-user")
+
+
+@pytest.mark.parametrize(
+    ("granted", "token"),
+    [
+        (None, None),
+        (icv.credentials.gcs_anonymous_credentials(), None),
+        (icv.gcs_credentials(bearer_token="tok"), "Bearer tok"),
+    ],
+)
+def test_B06_who_signs_requests_to_google(granted: Any, token: str | None, server: Any) -> None:
+    fetcher, prefix = fetcher_for("gs", server, granted)
+    with server.recording() as seen:
+        fetch(fetcher, prefix + "f")
+    assert seen[0].headers.get("Authorization") == token
+
+
+def test_azure(server: ObjectServer) -> None:
+    fetcher, prefix = fetcher_for("az", server, icv.azure_credentials(sas_token="sv=1&sig=abc"))
+    with server.recording() as seen:
+        fetch(fetcher, prefix + "f")
+    assert "sig=abc" in seen[0].target
+    fetcher, prefix = fetcher_for("az", server)
+    with server.recording() as seen:
+        fetch(fetcher, prefix + "f")
+    assert seen[0].headers["Authorization"].startswith("SharedKey me:")
+
+
+def test_B26_settings_of_the_storage_reach_virtual_chunks(server: ObjectServer) -> None:
+    prefix = server.url + "/"
+    container = VirtualChunkContainer(prefix, store_of("http", ""))
+    parts = icv.StorageConcurrencySettings(max_concurrent_requests_for_object=4, ideal_concurrent_request_size=8)
+    config = icv.RepositoryConfig(storage=icv.StorageSettings(concurrency=parts))
+    fetcher = make_fetcher(Authorization({prefix: container}, {prefix: None}), config)
+    with server.recording() as seen:
+        assert fetch(fetcher, prefix + "f") == CONTENT[10:30]
+    ranges = sorted(request.headers["Range"] for request in seen)
+    assert ranges == ["bytes=10-16", "bytes=17-23", "bytes=24-29"]
+
+
+def test_tries_are_those_of_the_storage_settings() -> None:
+    with ObjectServer({}) as server:
+
+        async def busy(*_: Any) -> Answer:
+            return Answer(503)
+
+        server.handle = busy
+        prefix = server.url + "/"
+        container = VirtualChunkContainer(prefix, store_of("http", ""))
+        retries = icv.StorageRetriesSettings(max_tries=3, initial_backoff_ms=1, max_backoff_ms=1)
+        config = icv.RepositoryConfig(storage=icv.StorageSettings(retries=retries))
+        fetcher = make_fetcher(Authorization({prefix: container}, {prefix: None}), config)
+        with pytest.raises(VirtualReadError):
+            fetch(fetcher, prefix + "f")
+        assert len(server.requests) == 3
+
+
+def test_a_store_is_opened_once_and_not_too_many_are_kept(server: ObjectServer) -> None:
+    fetcher, prefix = fetcher_for("http", server)
+    for i in range(60):
+        assert fetch(fetcher, f"{prefix}f?v={i}", length=1) == CONTENT[10:11]
+    stores = fetcher._clients["http"]._stores
+    assert len(stores) == 50
+    assert next(reversed(stores)) == (prefix, f"{prefix}f?v=59")
