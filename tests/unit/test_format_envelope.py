@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zstandard
@@ -51,6 +52,22 @@ def test_header() -> None:
     assert parameters.content_size == len(b"content")
     assert parameters.window_size <= 2**27
     assert read(data, FileType.MANIFEST) == b"content"
+
+
+def test_files_from_many_threads_and_after_damaged_ones() -> None:
+    """What a thread compresses with is used again, for whatever comes next."""
+    contents = [bytes([i]) * n for i in range(8) for n in (0, 1, 1000, 1 << 16, (1 << 16) + 1)]
+
+    def there_and_back(i: int) -> bool:
+        content = contents[i % len(contents)]
+        data = wrap(FileType.SNAPSHOT, content, level=1 + i % 5)
+        alone = zstandard.ZstdCompressor(level=1 + i % 5).compress(content)
+        with pytest.raises(CorruptFile):
+            read(data[:-1])
+        return data[39:] == alone and read(data) == content
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(there_and_back, range(400)))
 
 
 @pytest.mark.parametrize("level", [0, 1, 3, 22, 23, 255])

@@ -10,6 +10,7 @@ import functools
 import importlib.metadata
 import io
 import struct
+import threading
 
 import zstandard
 
@@ -27,6 +28,7 @@ _SPACE = b" "
 _MAX_WINDOW = 2**27
 _FEED = 1 << 13  # compressed bytes per step when the size is unknown: at most 2**28 bytes come out of one step
 _PLAUSIBLE_RATIO = 1000  # beyond it a declared size is not believed before the bytes are seen
+_SMALL = 1 << 16  # bytes; larger contents need so much working memory that it is not kept
 
 
 class FileType(enum.IntEnum):
@@ -40,6 +42,17 @@ class FileType(enum.IntEnum):
     def label(self) -> str:
         """The name in messages."""
         return self.name.lower().replace("_", " ")
+
+
+class _Tools(threading.local):
+    """What a thread compresses and decompresses with. Making them takes longer than the work on a small file."""
+
+    def __init__(self) -> None:
+        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
+        self.decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+
+
+_tools = _Tools()
 
 
 @functools.cache
@@ -62,7 +75,13 @@ def wrap(file_type: FileType, flatbuffer: bytes | bytearray | memoryview, *, lev
     """
     name = client_name().encode("ascii", "replace")[:24].ljust(24, _SPACE)
     header = _HEADER.pack(MAGIC, name, SPEC_VERSION, file_type, ZSTD)
-    return header + zstandard.ZstdCompressor(level=min(level, zstandard.MAX_COMPRESSION_LEVEL)).compress(flatbuffer)
+    level = min(level, zstandard.MAX_COMPRESSION_LEVEL)
+    if len(flatbuffer) > _SMALL:
+        return header + zstandard.ZstdCompressor(level=level).compress(flatbuffer)
+    compressor = _tools.compressors.get(level)
+    if compressor is None:
+        compressor = _tools.compressors[level] = zstandard.ZstdCompressor(level=level)
+    return header + compressor.compress(flatbuffer)
 
 
 def unwrap(data: bytes, *, file_type: FileType, file: str) -> bytes:
@@ -110,9 +129,9 @@ def _decompress(frames: memoryview) -> bytes:
     size = zstandard.frame_content_size(frames)
     if size > MAX_FLATBUFFER:
         raise ValueError(f"{size} bytes are more than any reader takes")
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     if 0 < size <= _PLAUSIBLE_RATIO * len(frames):
-        return decompressor.decompress(frames, allow_extra_data=False)
+        return _tools.decompressor.decompress(frames, allow_extra_data=False)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     content = io.BytesIO()
     while frames:
         stream, start = decompressor.decompressobj(), 0
