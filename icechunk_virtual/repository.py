@@ -172,8 +172,8 @@ class Repository(Maintenance):
 
     @property
     def authorized_virtual_container_prefixes(self) -> set[str]:
-        """Prefixes of virtual chunk containers that may be read."""
-        return set(self._opened.authorization.granted_prefixes)
+        """Prefixes of virtual chunk containers that may be read, as they were given."""
+        return set(self._opened.granted)
 
     def set_default_commit_metadata(self, metadata: dict[str, Any]) -> None:
         """Properties of every commit of sessions opened from now on; those of the commit itself win."""

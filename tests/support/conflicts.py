@@ -77,6 +77,19 @@ def group(path: str) -> Act:
     return lambda root: root.create_group(path)
 
 
+def bare_group(path: str) -> Act:
+    """A group whose parents nobody looks at, as another writer leaves them."""
+
+    def act(root: zarr.Group) -> None:
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.core.sync import sync
+
+        document = b'{"zarr_format":3,"node_type":"group","attributes":{}}'
+        sync(root.store.set(f"{path}/zarr.json", default_buffer_prototype().buffer.from_bytes(document)))
+
+    return act
+
+
 def array(path: str, shape: tuple[int, ...] = (2,)) -> Act:
     def act(root: zarr.Group) -> None:
         root.create_array(path, shape=shape, chunks=(1,) * len(shape), dtype="i4", compressors=None)[...] = 3
@@ -163,7 +176,7 @@ PAIRS = [
     no("new array, new group", array("b"), group("b"), f"/b: {_EXISTS}"),
     no("new group twice", group("b"), group("b"), f"/b: {_EXISTS}"),
     ok("different new arrays", array("b"), array("c")),
-    no("new array, new below it", array("b"), lambda root: _raw_group(root, "b/c"), "/b: New node in invalid group"),
+    no("new array, new below it", array("b"), bare_group("b/c"), "/b: New node in invalid group"),
     no("attrs, chunk", attrs("a"), set_chunk("a", 0, 0), f"/a: {_IN_UPDATED}"),
     no("resize, chunk", resize("a", 6, 6), set_chunk("a", 0, 0), f"/a: {_IN_UPDATED}"),
     no(
@@ -205,15 +218,6 @@ PAIRS = [
         "new array and chunks elsewhere", both(array("n"), set_chunk("s", 2, 2)), both(array("m"), set_chunk("s", 1, 1))
     ),
 ]
-
-
-def _raw_group(root: zarr.Group, path: str) -> None:
-    """A group whose parents nobody looks at, as another writer leaves them."""
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
-
-    document = b'{"zarr_format":3,"node_type":"group","attributes":{}}'
-    sync(root.store.set(f"{path}/zarr.json", default_buffer_prototype().buffer.from_bytes(document)))
 
 
 def told(conflicts: list[Any]) -> list[str]:
