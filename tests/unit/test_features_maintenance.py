@@ -1,4 +1,4 @@
-"""Rows of the feature table about conflicts, splitting and maintenance, by their ids."""
+"""Rows of the feature table about splitting and maintenance, by their ids."""
 
 from __future__ import annotations
 
@@ -36,31 +36,6 @@ def value(repo: ic.Repository, at: Any) -> Any:
 
 def commits(repo: ic.Repository, count: int) -> list[str]:
     return [edit(repo.writable_session("main"), (0, 0), n + 1).commit(f"{n + 1}") for n in range(count)]
-
-
-def test_F031_rebase_solves_conflicts() -> None:
-    repo = make()
-    one, two = repo.writable_session("main"), repo.writable_session("main")
-    edit(one, (0, 0), 1).commit("1")
-    edit(two, (0, 0), 2)
-    with pytest.raises(ic.ConflictError) as stale:
-        two.commit("2")
-    assert not isinstance(stale.value, ic.IcechunkError)
-    with pytest.raises(ic.RebaseFailedError) as failed:
-        two.rebase(ic.ConflictDetector())
-    assert not isinstance(failed.value, ic.IcechunkError)
-    assert [c.conflicted_chunks for c in failed.value.conflicts] == [[[0, 0]]]
-    two.rebase(ic.BasicConflictSolver(on_chunk_conflict=ic.VersionSelection.UseTheirs))
-    two.commit("2")
-    assert value(repo, (0, 0)) == 1
-
-
-def test_F032_commit_rebases() -> None:
-    repo = make()
-    one, two = repo.writable_session("main"), repo.writable_session("main")
-    edit(one, (0, 0), 1).commit("1")
-    edit(two, (0, 1), 2).commit("2", rebase_with=ic.ConflictDetector())
-    assert [s.message for s in repo.ancestry(branch="main")] == ["2", "1", "0", "Repository initialized"]
 
 
 def test_F049_manifests_are_split() -> None:
