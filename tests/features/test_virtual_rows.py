@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
-from collections.abc import Iterable
+import urllib.request
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ import pytest
 import icechunk_virtual as ours
 import icechunk_virtual.storage
 from icechunk_virtual.containers.url import file_url
+from tests.support.clouds import Bucket
 from tests.support.engines import get, put
 from tests.support.hierarchies import GROUP, array_document
+from tests.support.object_server import ObjectServer
 
 both = pytest.mark.parametrize("ic", [ours, icechunk], ids=["ours", "original"])
 CONTENT = bytes(range(100))
@@ -283,6 +287,82 @@ def test_F092_locations_are_listed(ic: Any, tmp_path: Path) -> None:
     assert sorted(asyncio.run(session.all_virtual_chunk_locations_async())) == expected
 
 
+def remote(ic: Any, prefix: str, store: Any, granted: Any) -> Any:
+    """A store whose chunks `v/c/0` and `v/c/1` are bytes of the objects `f` and `missing` below a prefix."""
+    config = ic.RepositoryConfig()
+    config.set_virtual_chunk_container(ic.VirtualChunkContainer(prefix, store))
+    repo = ic.Repository.create(ic.in_memory_storage(), config, ic.containers_credentials({prefix: granted}))
+    session = repo.writable_session("main")
+    put(session.store, "zarr.json", GROUP)
+    put(session.store, "v/zarr.json", array_document((80,), (10,)))
+    for i, name in enumerate(("f", "missing")):
+        session.store.set_virtual_ref(f"v/c/{i}", prefix + name, offset=10, length=10)
+    session.commit("references")
+    return repo.readonly_session("main").store
+
+
+def check_remote(ic: Any, prefix: str, store: Any, granted: Any = None) -> None:
+    """What is there is read, and what is not is an error, never a fill value."""
+    found = remote(ic, prefix, store, granted)
+    assert get(found, "v/c/0") == CONTENT[10:20]
+    with pytest.raises(ic.IcechunkError, match="error fetching virtual reference"):
+        get(found, "v/c/1")
+
+
+def put_object(url: str, data: bytes) -> None:
+    headers = {"Content-Type": "application/octet-stream", "x-amz-acl": "public-read"}
+    request = urllib.request.Request(url, data, headers, method="PUT")
+    with urllib.request.urlopen(request, timeout=30):
+        pass
+
+
+@both
+def test_F086_B06_chunks_on_s3_with_the_credentials_of_the_opener(ic: Any, bucket: Bucket) -> None:
+    put_object(f"{bucket.server}/{bucket.name}/d/f", CONTENT)
+    store = ic.s3_store(region="us-east-1", endpoint_url=bucket.proxy.url, allow_http=True, force_path_style=True)
+    prefix = f"s3://{bucket.name}/d/"
+    with bucket.proxy.recording() as seen:
+        key = ic.s3_credentials(access_key_id="KEYID", secret_access_key="SECRET")
+        check_remote(ic, prefix, store, key)
+    assert {"Credential=KEYID/" in request.headers["Authorization"] for request in seen} == {True}
+    with bucket.proxy.recording() as seen:
+        check_remote(ic, prefix, store, ic.s3_anonymous_credentials())
+    assert {"Authorization" in request.headers for request in seen} == {False}
+
+
+@pytest.fixture
+def server() -> Iterator[ObjectServer]:
+    with ObjectServer({"/d/f": CONTENT, "/bucket/d/f": CONTENT}) as running:
+        yield running
+
+
+def test_F093_chunks_on_web_servers(server: ObjectServer) -> None:
+    """On any port: the original asks port 80."""
+    prefix = f"{server.url}/d/"
+    with server.recording() as seen:
+        check_remote(ours, prefix, ours.http_store({"allow_http": "true"}))
+    assert [request.headers["Range"] for request in seen] == ["bytes=10-19"] * 2
+    with pytest.raises(ours.IcechunkError, match="do not accept credentials"):
+        remote(ours, prefix, ours.http_store(), ours.s3_anonymous_credentials())
+
+
+@both
+def test_F093_containers_on_web_servers(ic: Any) -> None:
+    for prefix in ("http://host/d/", "https://host/"):
+        repo = ic.Repository.create(ic.in_memory_storage(), http_config(ic, prefix), {prefix: None})
+        assert repo.authorized_virtual_container_prefixes == {prefix}
+    config = http_config(ic, "https://host/")
+    granted = ic.containers_credentials({"https://host/": ic.s3_anonymous_credentials()})
+    with pytest.raises(ic.IcechunkError, match="storage error"):
+        ic.Repository.create(ic.in_memory_storage(), config, granted)
+
+
+def http_config(ic: Any, prefix: str) -> Any:
+    config = ic.RepositoryConfig()
+    config.set_virtual_chunk_container(ic.VirtualChunkContainer(prefix, ic.http_store({"allow_http": "true"})))
+    return config
+
+
 @both
 @pytest.mark.parametrize("scheme", ["gs", "gcs"])
 def test_F094_containers_on_google_cloud_storage(ic: Any, scheme: str) -> None:
@@ -310,3 +390,27 @@ def test_F095_containers_on_azure(ic: Any, scheme: str) -> None:
     assert ic.Repository.create(ic.in_memory_storage(), repo.config).config == repo.config
     with pytest.raises(ic.IcechunkError, match="storage error"):
         ic.Repository.create(ic.in_memory_storage(), config, {prefix: None})
+
+
+@pytest.mark.parametrize("scheme", ["gs", "gcs"])
+def test_F094_B06_chunks_on_google_cloud_storage(scheme: str, server: ObjectServer) -> None:
+    key = {
+        "gcs_base_url": server.url,
+        "disable_oauth": True,
+        "client_email": "",
+        "private_key": "",
+        "private_key_id": "",
+    }
+    store = ours.gcs_store({"google_service_account_key": json.dumps(key), "allow_http": "true"})
+    with server.recording() as seen:
+        check_remote(ours, f"{scheme}://bucket/d/", store)  # without credentials: anonymous
+        check_remote(ours, f"{scheme}://bucket/d/", store, ours.gcs_credentials(bearer_token="tok"))
+    assert [request.headers.get("Authorization") for request in seen] == [None, None, "Bearer tok", "Bearer tok"]
+
+
+@pytest.mark.parametrize("scheme", ["az", "azure", "abfs"])
+def test_F095_chunks_on_azure(scheme: str, server: ObjectServer) -> None:
+    store = icechunk_virtual.storage.azure_store(account="me", config={"endpoint": server.url, "allow_http": "true"})
+    with server.recording() as seen:
+        check_remote(ours, f"{scheme}://bucket/d/", store, ours.azure_credentials(access_key="a2V5"))
+    assert all(request.headers["Authorization"].startswith("SharedKey me:") for request in seen)
