@@ -245,8 +245,7 @@ def find_files(
         if not skipped:
             raise
         raise ScanError(
-            f"none of the {len(skipped)} files in the folder `{error.source}` has a known ending "
-            f"({', '.join(endings)}). Name the files, or give a pattern, to scan them whatever they are called.",
+            f"no file in the folder `{error.source}` has a known ending ({', '.join(endings)}). Name the files, or give a pattern, to scan them whatever they are called.",
             source=error.source,
         ) from None
     return urls, skipped

@@ -292,7 +292,7 @@ def expand(
             continue
         paths = _expand_local(_path_of(text) if is_url else text, accept)
         if not paths:
-            raise ScanError(f"no file matches `{text}`. Check the name, and that globs are quoted.", source=text)
+            raise ScanError(_nothing_at(text), source=text)
         found.update((file_url(path), None) for path in sorted(paths, key=natural_key))
     return list(found)
 
@@ -375,10 +375,23 @@ def _path_of(url: str) -> str:
 
 
 def _unreadable(url: str, error: Exception) -> ScanError:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    if isinstance(error, FileNotFoundError):
-        reason = "there is no such file"
-    return ScanError(f"cannot read `{url}`: {reason}.", source=url)
+    return ScanError(f"cannot read `{url}`: {_reason(error)}{_hint(url, error)}.", source=url)
+
+
+def _reason(error: BaseException) -> str:
+    status = getattr(error, "status", None)  # of aiohttp's errors
+    if isinstance(error, FileNotFoundError):  # which fsspec makes of every failure of HTTP
+        return "there is no such file" if error.__cause__ is None else _reason(error.__cause__)
+    if status is not None:
+        return "there is no such file" if status == 404 else f"the server says {status} {getattr(error, 'message', '')}"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _hint(url: str, error: Exception) -> str:
+    remote = not url.startswith("file:")
+    return (
+        "; patterns in URLs are not expanded" if remote and "*" in url and isinstance(error, FileNotFoundError) else ""
+    )
 
 
 def _seconds(moment: object) -> int | None:
@@ -394,6 +407,12 @@ def _seconds(moment: object) -> int | None:
         return None
     seconds = -int(-moment // 1)
     return seconds if 0 < seconds <= _U32_MAX else None
+
+
+def _nothing_at(text: str) -> str:
+    if Path(text).is_dir():
+        return f"there is no file to scan in the folder `{text}`. Name another one."
+    return f"no file matches `{text}`. Check the name, and that globs are quoted."
 
 
 def _expand_local(path: str, accept: Callable[[str], bool] | None) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -41,6 +41,8 @@ class ScanOptions:
     skip_unsupported: bool = False
 
     def __post_init__(self) -> None:
+        names: Iterable[str] = self.drop_variables  # a single name and any collection will do
+        object.__setattr__(self, "drop_variables", frozenset([names] if isinstance(names, str) else names))
         for name in ("store_coordinates", "store_small", "max_stored"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
@@ -49,9 +51,12 @@ class ScanOptions:
 
     def drops(self, path: str) -> bool:
         """Whether the node at an absolute path is to be left out."""
-        return bool(self.drop_variables) and (
-            path in self.drop_variables or path.rsplit("/", 1)[1] in self.drop_variables
-        )
+        return bool(self.drop_variables) and not self.drop_variables.isdisjoint((path, path.rpartition("/")[2]))
+
+    def unknown_drops(self, paths: Iterable[str]) -> list[str]:
+        """Warnings about `drop_variables` that none of the nodes in a file has, most likely misspelt."""
+        known = {name for path in paths for name in (path, path.rpartition("/")[2])}
+        return [f"nothing called `{name}` is there to be dropped" for name in sorted(self.drop_variables - known)]
 
 
 if TYPE_CHECKING:

@@ -307,7 +307,7 @@ def test_what_is_stored_is_listed_with_its_price(tmp_path: Path) -> None:
     arrays = scanned.root.arrays
     assert all(s.nbytes == arrays[s.path[1:]].nbytes_stored for s in scanned.stored)
     assert (arrays["t2m"].refs.kind == ChunkKind.VIRTUAL).all()
-    assert "t2m" not in scan_file(path, ScanOptions(drop_variables=("t2m",))).root.arrays
+    assert "t2m" not in scan_file(path, ScanOptions(drop_variables=frozenset({"t2m"}))).root.arrays
 
 
 def test_streamed_file(tmp_path: Path) -> None:

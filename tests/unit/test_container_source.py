@@ -6,7 +6,9 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,40 @@ def test_errors_name_the_url(tmp_path: Path, memory: Any) -> None:
         assert caught.value.source
 
 
+class Broken(BaseHTTPRequestHandler):
+    """Answers with the status that the path asks for."""
+
+    def do_HEAD(self) -> None:
+        self.send_error(int(self.path[1:4]))
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+
+    def log_message(self, *args: object) -> None: ...
+
+
+def test_errors_of_servers_keep_their_reason() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    host = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        for path, message in [
+            ("404.nc", "there is no such file"),
+            ("404*.nc", "no such file; patterns in URLs are not expanded"),
+            ("403.nc", "the server says 403 Forbidden"),
+            ("500.nc", "the server says 500 Internal Server Error"),
+        ]:
+            with pytest.raises(ScanError, match=message):
+                open_source(f"{host}/{path}")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    with pytest.raises(ScanError, match=r"[Cc]onnect"):
+        open_source(f"{host}/gone.nc")
+
+
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise ImportError("Please install s3fs")
@@ -250,7 +286,7 @@ def test_expand_keeps_the_order_of_the_user_and_each_file_once(archive: Path) ->
 def test_expand_finds_nothing(archive: Path) -> None:
     (archive / "empty").mkdir()
     for pattern in ("*.h5", "nope.nc", "empty"):
-        with pytest.raises(ScanError, match=r"no file matches") as caught:
+        with pytest.raises(ScanError, match=r"no file matches|no file to scan in the folder") as caught:
             expand([archive / "f1.nc", archive / pattern])
         assert pattern in str(caught.value)
 

@@ -126,5 +126,8 @@ def test_options_are_checked() -> None:
         ScanOptions(store_small=-1)
     with pytest.raises(ValueError, match="contiguous_chunk"):
         ScanOptions(contiguous_chunk=0)
+    assert ScanOptions(drop_variables="temp").drop_variables == {"temp"}  # type: ignore[arg-type]
     options = ScanOptions(drop_variables=frozenset({"a", "/g/b"}))
+    assert options.unknown_drops(["/a", "/g", "/g/b"]) == []
+    assert options.unknown_drops(["/g/a"]) == ["nothing called `/g/b` is there to be dropped"]
     assert [options.drops(p) for p in ("/a", "/g/a", "/b", "/g/b")] == [True, True, False, True]

@@ -66,6 +66,12 @@ def test_nothing_to_scan(days: Path) -> None:
         icv.scan(days / "d-2.nc", scanner="nope")
 
 
+def test_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ScanError, match=r"there is no file to scan in the folder .*empty"):
+        icv.scan(tmp_path / "empty")
+
+
 def test_folders_are_searched_for_files_that_scanners_know(days: Path) -> None:
     (days / "README.txt").write_text("about")
     (days / "sub").mkdir()
@@ -73,7 +79,7 @@ def test_folders_are_searched_for_files_that_scanners_know(days: Path) -> None:
     found = icv.scan(days, concat="time")
     assert len(found.sources) == 2
     assert any("2 files in folders left out" in note and "README.txt" in note for note in found.warnings)
-    with pytest.raises(ScanError, match=r"none of the 1 files in the folder .*sub.* has a known ending \(.*\.nc"):
+    with pytest.raises(ScanError, match=r"no file in the folder .*sub.* has a known ending \(.*\.nc"):
         icv.scan(days / "sub")
     with pytest.raises(UnknownFileFormat):
         icv.scan(days / "sub" / "list.csv")
@@ -96,6 +102,8 @@ def test_options(days: Path) -> None:
     found = icv.scan(days / "d-2.nc", options=ScanOptions(drop_variables=frozenset({"temp", "/daily/rain"})))
     assert sorted(found.arrays) == ["time", "y"]
     assert not found.groups["daily"].arrays
+    misspelt = icv.scan(days / "d-2.nc", options=ScanOptions(drop_variables=frozenset({"daily", "tmp"})))
+    assert misspelt.warnings == ("nothing called `tmp` is there to be dropped",)
 
 
 def test_progress(days: Path) -> None:

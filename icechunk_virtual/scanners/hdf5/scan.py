@@ -102,6 +102,7 @@ class _Scan:
         extend_unlimited(root.axes)
         names = name_dimensions(root.axes)
         tree = self._group(root, names)
+        self.warnings += self.options.unknown_drops(_paths(root))
         kind = "netCDF-4" if self.netcdf else "HDF5"
         return Scanned(tree, self.context.source.url, kind, tuple(self.stored), tuple(self.warnings))
 
@@ -190,14 +191,13 @@ class _Scan:
         self._warn(group.path, notes)
         arrays = {}
         for name, dataset in group.datasets.items():
-            variable = name.removeprefix(NON_COORDINATE)
-            path = join_path(group.path, variable)
+            path = _array_path(group, name)
             if self.options.drops(path) or _only_a_dimension(dataset):
                 continue
             axes = group.axes.datasets[name]
             array = self._array(path, dataset, axes, names[id(axes)])
             if array is not None:
-                arrays[variable] = array
+                arrays[name.removeprefix(NON_COORDINATE)] = array
         groups = {}
         for name, child in group.groups.items():
             if not self.options.drops(child.path):
@@ -233,6 +233,17 @@ def _walk(group: _Group) -> Iterator[_Group]:
     yield group
     for child in group.groups.values():
         yield from _walk(child)
+
+
+def _paths(group: _Group) -> Iterator[str]:
+    """Of all datasets and groups below, as they are called in the result."""
+    for each in _walk(group):
+        yield each.path
+        yield from (_array_path(each, name) for name in each.datasets)
+
+
+def _array_path(group: _Group, name: str) -> str:
+    return join_path(group.path, name.removeprefix(NON_COORDINATE))
 
 
 def _links(node: h5py.Group) -> list[tuple[bytes, int]]:

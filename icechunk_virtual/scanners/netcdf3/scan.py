@@ -76,6 +76,7 @@ def scan(source: Source, options: ScanOptions) -> Scanned:
         warnings += [f"{path}: {note}" for note in notes]
         if reason and array.nbytes_stored:
             stored.append(Stored(path, reason, array.nbytes_stored))
+    warnings += options.unknown_drops(f"/{placed.variable.name}" for placed in file.layout.variables)
     root = VirtualGroup(attributes, arrays)
     return Scanned(root, source.url, FORMATS[header.version], tuple(stored), tuple(warnings))
 
