@@ -40,6 +40,7 @@ __all__ = [
     "NativeChunk",
     "VirtualChunk",
 ]
+_COLUMNS = ("coords", "kind", "source", "offset", "length")
 _FEW = 8  # chunks: fewer are looked up one by one
 _VIRTUAL, _NATIVE = int(ChunkKind.VIRTUAL), int(ChunkKind.NATIVE)  # plain numbers compare faster
 
@@ -446,8 +447,24 @@ class ChunkRefs(_Axes):
         source, offset, tables = compact_tables(self)
         return ChunkRefs._trusted(self.coords, self.kind, source, offset, self.length, *tables)
 
+    def detached(self) -> ChunkRefs:
+        """The same references for keeping: not views of columns, nor over tables, of more than twice their size."""
+        tables = len(self.locations) + len(self.chunk_ids) + len(self.heap)
+        used = len(self) + int(self.length[self.kind == ChunkKind.INLINE].sum())
+        refs = self.compact() if tables > 2 * used else self
+        changed = {name: column.copy(order="K") for name in _COLUMNS if _is_part(column := getattr(refs, name))}
+        return refs._with(**changed) if changed else refs
+
 
 # -- helpers ---------------------------------------------------------------------------------------------------
+
+
+def _is_part(column: NDArray[Any]) -> bool:
+    """Whether a column is a view that keeps more than twice as much memory alive."""
+    owner = column.base
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return owner is not None and memoryview(owner).nbytes > 2 * column.nbytes
 
 
 def _join(parts: list[ChunkRefs]) -> ChunkRefs:

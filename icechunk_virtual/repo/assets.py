@@ -10,8 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +18,15 @@ from numpy.typing import NDArray
 from icechunk_virtual.errors import StorageError
 from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, SnapshotId, encode_id
 from icechunk_virtual.model.world import REAL_WORLD, World
-from icechunk_virtual.repo.cache import ByteCache
+from icechunk_virtual.repo.cache import WeightedCache
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format.envelope import FileType
-from icechunk_virtual.repo.format.manifest import Manifest, decode_manifest
+from icechunk_virtual.repo.format.manifest import Manifest, open_manifest
 from icechunk_virtual.repo.format.manifest_native import native_chunks
 from icechunk_virtual.repo.format.snapshot import Snapshot, decode_snapshot
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, decode_transaction_log
 from icechunk_virtual.repo.limiter import Limiter
 from icechunk_virtual.repo.object_store import ObjectStore, part_ranges
-from icechunk_virtual.repo.settings import EffectiveCaching
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -38,40 +36,12 @@ MANIFESTS: Final = "manifests/"
 TRANSACTIONS: Final = "transactions/"
 CHUNKS: Final = "chunks/"
 
-_BYTES_PER_NODE = 512
-"""Typical share of an array or group in a decompressed snapshot; most of it is its ``zarr.json``."""
-_BYTES_PER_REF = 32
-"""Share of a chunk reference in a decoded manifest: 17 bytes, 4 per dimension, and a share of locations."""
-_BYTES_PER_CHANGE = 16
-_WRITTEN_BYTES = 32 * 2**20
-"""Files just written are kept encoded, so that reading them back needs no request."""
+_WRITTEN_LOGS = 32 * 2**20
+"""Bytes: transaction logs just written are kept encoded, so that whoever rebases over them here needs no request."""
 _DECODE_ON_LOOP = 2**20
 """Encoded bytes; more is decoded in a thread."""
-
-
-class _Sized(Protocol):
-    @property
-    def nbytes(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class CacheSizes:
-    """Capacities of the caches, in bytes."""
-
-    snapshots: int
-    manifests: int
-    transaction_logs: int
-    chunks: int
-
-    @staticmethod
-    def of(caching: EffectiveCaching) -> CacheSizes:
-        """Translate the configuration, which counts nodes, references and changes, at typical sizes."""
-        return CacheSizes(
-            snapshots=caching.num_snapshot_nodes * _BYTES_PER_NODE,
-            manifests=caching.num_chunk_refs * _BYTES_PER_REF,
-            transaction_logs=caching.num_transaction_changes * _BYTES_PER_CHANGE,
-            chunks=caching.num_bytes_chunks,
-        )
+_REFS_ON_LOOP = 2**15
+"""References of a manifest; more are decoded in a thread, and only when more than a few of them are asked for."""
 
 
 class Assets:
@@ -95,12 +65,13 @@ class Assets:
         self._config = config
         self._world = world
         self._limiter = Limiter(config.effective_max_concurrent_requests)
-        self.sizes = sizes = CacheSizes.of(config.effective_caching)
-        self._snapshots: ByteCache[SnapshotId, Snapshot] = ByteCache(sizes.snapshots)
-        self._manifests: ByteCache[ManifestId, Manifest] = ByteCache(sizes.manifests)
-        self._logs: ByteCache[SnapshotId, TransactionLog] = ByteCache(sizes.transaction_logs)
-        self._chunks: ByteCache[tuple[ChunkId, int, int], bytes] = ByteCache(sizes.chunks)
-        self._written: ByteCache[str, bytes] = ByteCache(_WRITTEN_BYTES)
+        caching = config.effective_caching
+        self._snapshots: WeightedCache[SnapshotId, Snapshot] = WeightedCache(caching.num_snapshot_nodes)
+        self._manifests: WeightedCache[ManifestId, Manifest] = WeightedCache(caching.num_chunk_refs)
+        self._decoding: WeightedCache[ManifestId, Manifest] = WeightedCache(0)  # one decodes, the others wait
+        self._logs: WeightedCache[SnapshotId, TransactionLog] = WeightedCache(caching.num_transaction_changes)
+        self._chunks: WeightedCache[tuple[ChunkId, int, int], bytes] = WeightedCache(caching.num_bytes_chunks)
+        self._written_logs: WeightedCache[SnapshotId, bytes] = WeightedCache(_WRITTEN_LOGS)
         self._warned: set[str] = set()
         self._token = REAL_WORLD.random_bytes(16)
 
@@ -125,12 +96,11 @@ class Assets:
         key = SNAPSHOTS + encode_id(id)
         if fresh:
             self._snapshots.discard(id)
-            self._written.discard(key)
 
         async def load() -> Snapshot:
             return await self._load(key, 0, lambda data: decode_snapshot(data, file=key))
 
-        return await self._snapshots.get_or_load(id, load, self._weigher("snapshot", self.sizes.snapshots, 5))
+        return await self._snapshots.get_or_load(id, load, self._weigh_snapshot)
 
     def fetch_snapshot_now(self, id: SnapshotId) -> Snapshot:
         """As `fetch_snapshot`, for code that cannot await, on whichever thread.
@@ -141,14 +111,15 @@ class Assets:
         if held is not None:
             return held
         key = SNAPSHOTS + encode_id(id)
-        with ThreadPoolExecutor(1, "icechunk-virtual-snapshot") as thread:
-            data = thread.submit(asyncio.run, self._get_now(key)).result()
-        snapshot = decode_snapshot(data, file=key)
-        self._snapshots.put(id, snapshot, snapshot.nbytes)
-        return snapshot
 
-    async def _get_now(self, key: str) -> bytes:
-        return self._written.get(key) or await self.objects.get(key)
+        async def read() -> bytes:
+            return await self.objects.get(key)
+
+        with ThreadPoolExecutor(1, "icechunk-virtual-snapshot") as thread:
+            data = thread.submit(asyncio.run, read()).result()
+        snapshot = decode_snapshot(data, file=key)
+        self._snapshots.put(id, snapshot, self._weigh_snapshot(snapshot))
+        return snapshot
 
     async def store_snapshot(
         self, id: SnapshotId, data: bytes, *, decoded: Snapshot | None = None, durable: bool = True
@@ -158,13 +129,12 @@ class Assets:
         Parameters
         ----------
         decoded
-            The same snapshot, so that it need not be decoded when it is fetched.
+            The same snapshot, if it is at hand: it is held for whoever fetches it.
         """
-        keep = decoded is None or decoded.nbytes > self._snapshots.max_bytes
-        await self._store(SNAPSHOTS + encode_id(id), data, FileType.SNAPSHOT, durable=durable, keep=keep)
-        self._snapshots.discard(id)
-        if decoded is not None:
-            self._snapshots.put(id, decoded, decoded.nbytes)
+        key = SNAPSHOTS + encode_id(id)
+        await self._store(key, data, FileType.SNAPSHOT, durable=durable)
+        snapshot = decode_snapshot(data, file=key) if decoded is None else decoded
+        self._snapshots.put(id, snapshot, self._weigh_snapshot(snapshot))
 
     async def snapshot_last_modified_us(self, id: SnapshotId) -> int:
         """When a snapshot was written by the clock of the object store, in microseconds since 1970-01-01 UTC."""
@@ -176,7 +146,7 @@ class Assets:
         return self._manifests.get(id)
 
     async def fetch_manifest(self, id: ManifestId, size_bytes: int = 0, *, keep: bool = True) -> Manifest:
-        """Fetch a manifest, large ones in several concurrent ranges.
+        """Fetch a manifest, large ones in several concurrent ranges. Large ones are not decoded yet: see `decoded`.
 
         Parameters
         ----------
@@ -195,12 +165,29 @@ class Assets:
             return held
         key = MANIFESTS + encode_id(id)
 
+        def read(data: bytes) -> Manifest:
+            manifest = open_manifest(data, file=key)
+            if manifest.num_refs <= _REFS_ON_LOOP:
+                manifest.decode()
+            return manifest
+
         async def load() -> Manifest:
-            return await self._load(key, size_bytes, lambda data: decode_manifest(data, file=key))
+            return await self._load(key, size_bytes, read)
 
         if not keep:
             return await load()
-        return await self._manifests.get_or_load(id, load, self._weigher("manifest", self.sizes.manifests, 2))
+        return await self._manifests.get_or_load(id, load, self._weigh_manifest)
+
+    async def decoded(self, manifest: Manifest) -> Manifest:
+        """The same manifest with its references in columns; large ones are decoded in a thread, once for all."""
+        if manifest.decoded:
+            return manifest
+
+        async def decode() -> Manifest:
+            await asyncio.to_thread(manifest.decode)
+            return manifest
+
+        return await self._decoding.get_or_load(manifest.id, decode, lambda manifest: manifest.num_refs)
 
     async def fetch_native_chunks(
         self, id: ManifestId, size_bytes: int = 0
@@ -209,9 +196,10 @@ class Assets:
         key = MANIFESTS + encode_id(id)
         return await self._load(key, size_bytes, lambda data: native_chunks(data, file=key))
 
-    async def store_manifest(self, id: ManifestId, data: bytes, *, durable: bool = True) -> None:
-        """Write an encoded manifest. Unless `durable`, it survives a power cut only after `sync`."""
-        await self._store(MANIFESTS + encode_id(id), data, FileType.MANIFEST, durable=durable)
+    async def store_manifest(self, manifest: Manifest, data: bytes, *, durable: bool = True) -> None:
+        """Write a manifest, encoded in `data`. Unless `durable`, it survives a power cut only after a flush."""
+        await self._store(MANIFESTS + encode_id(manifest.id), data, FileType.MANIFEST, durable=durable)
+        self._manifests.put(manifest.id, manifest, self._weigh_manifest(manifest))
 
     async def fetch_transaction_log(self, id: SnapshotId) -> TransactionLog:
         """Fetch the transaction log of a snapshot.
@@ -224,37 +212,34 @@ class Assets:
         key = TRANSACTIONS + encode_id(id)
 
         async def load() -> TransactionLog:
+            written = self._written_logs.get(id)
+            if written is not None:
+                return decode_transaction_log(written, file=key)
             return await self._load(key, 0, lambda data: decode_transaction_log(data, file=key))
 
         return await self._logs.get_or_load(id, load, _log_weight)
 
     async def store_transaction_log(self, log: TransactionLog, data: bytes, *, durable: bool = True) -> None:
         """Write a transaction log and its encoded form. Unless `durable`, it survives a power cut only after `sync`."""
-        weight = _log_weight(log)
-        keep = weight > self._logs.max_bytes
-        await self._store(TRANSACTIONS + encode_id(log.id), data, FileType.TRANSACTION_LOG, durable=durable, keep=keep)
-        self._logs.put(log.id, log, weight)
+        await self._store(TRANSACTIONS + encode_id(log.id), data, FileType.TRANSACTION_LOG, durable=durable)
+        self._written_logs.put(log.id, data, len(data))
 
     def forget(self, prefix: str, ids: Iterable[bytes]) -> None:
         """Drop files that were deleted from memory; `prefix` says of which kind they are. Of chunks all are dropped."""
         if prefix == CHUNKS:
-            self._chunks = ByteCache(self.sizes.chunks)
+            self._chunks = WeightedCache(self._chunks.capacity)
             return
         for raw in ids:
-            self._written.discard(prefix + encode_id(raw))
             if prefix == SNAPSHOTS:
                 self._snapshots.discard(SnapshotId(raw))
             elif prefix == MANIFESTS:
                 self._manifests.discard(ManifestId(raw))
             else:
                 self._logs.discard(SnapshotId(raw))
+                self._written_logs.discard(SnapshotId(raw))
 
     async def _load(self, key: str, size: int, decode: Callable[[bytes], T]) -> T:
-        data = self._written.get(key)
-        if data is None:
-            data = await self._read_file(key, size)
-        else:
-            self._written.discard(key)  # the decoded form takes over
+        data = await self._read_file(key, size)
         if len(data) > _DECODE_ON_LOOP:
             return await asyncio.to_thread(decode, data)
         return decode(data)
@@ -267,36 +252,41 @@ class Assets:
                 raise
             return await self._read(key, 0, None)  # not as long as the snapshot says: the decoder knows what is wrong
 
-    async def _store(self, key: str, data: bytes, file_type: FileType, *, durable: bool, keep: bool = True) -> None:
-        """Write a file; `keep`: and remember it encoded, because no cache holds it decoded."""
+    async def _store(self, key: str, data: bytes, file_type: FileType, *, durable: bool) -> None:
         logger.debug("writing %s, %d bytes", key, len(data))
         async with self._limiter:
             await self.objects.put(key, data, file_type=file_type, durable=durable)
-        if keep:
-            self._written.put(key, data, len(data))
 
-    def _weigher(self, what: str, capacity: int, share: int) -> Callable[[_Sized], int]:
-        def weigh(value: _Sized) -> int:
-            if value.nbytes * share > capacity and what not in self._warned:
-                self._warned.add(what)
-                logger.warning(
-                    "a %s of %d bytes takes more than 1/%d of its cache of %d bytes: raise the capacity in "
-                    "RepositoryConfig.caching to keep it from being read again and again",
-                    what,
-                    value.nbytes,
-                    share,
-                    capacity,
-                )
-            return value.nbytes
+    def _weigh_snapshot(self, snapshot: Snapshot) -> int:
+        self._check_fit("snapshot", snapshot.num_nodes, self._snapshots.capacity, 5, "nodes", "num_snapshot_nodes")
+        return max(1, snapshot.num_nodes)
 
-        return weigh
+    def _weigh_manifest(self, manifest: Manifest) -> int:
+        self._check_fit("manifest", manifest.num_refs, self._manifests.capacity, 2, "references", "num_chunk_refs")
+        return max(1, manifest.num_refs)
+
+    def _check_fit(self, what: str, count: int, capacity: int, share: int, unit: str, setting: str) -> None:
+        """Warn, once for each kind of file, of one that takes more than its share of a cache: ``1 / share`` of it."""
+        if count * share <= capacity or what in self._warned:
+            return
+        self._warned.add(what)
+        logger.warning(
+            "a %s with %d %s takes more than 1/%d of its cache, which holds %d: raise %s in RepositoryConfig.caching "
+            "to keep it from being read again and again",
+            what,
+            count,
+            unit,
+            share,
+            capacity,
+            setting,
+        )
 
     # -- chunks ------------------------------------------------------------------------------------------------
 
     async def fetch_chunk(self, id: ChunkId, start: int, stop: int) -> bytes:
         """Fetch bytes ``[start, stop)`` of a native chunk's object."""
         key = CHUNKS + encode_id(id)
-        if not self._chunks.max_bytes:
+        if not self._chunks.capacity:
             return await self._read(key, start, stop)
         return await self._chunks.get_or_load((id, start, stop), lambda: self._read(key, start, stop), len)
 
@@ -330,7 +320,7 @@ def keys_of(
     return keys
 
 
-_copies: ByteCache[bytes, Assets] = ByteCache(4)  # weighed by number
+_copies: WeightedCache[bytes, Assets] = WeightedCache(4)  # weighed by number
 """By token of the original."""
 
 
@@ -345,7 +335,7 @@ def _copy_of(token: bytes, objects: ObjectStore, config: RepositoryConfig, world
 
 
 def _log_weight(log: TransactionLog) -> int:
-    """Bytes of a log: its changes at typical sizes."""
+    """Changes in a log."""
     groups = (log.new_groups, log.new_arrays, log.deleted_groups, log.deleted_arrays)
     nodes = sum(map(len, (*groups, log.updated_groups, log.updated_arrays)))
-    return _BYTES_PER_CHANGE * nodes + sum(coords.nbytes for id in log.updated_chunks for coords in log.parts(id))
+    return max(1, nodes + sum(len(coords) for id in log.updated_chunks for coords in log.parts(id)))

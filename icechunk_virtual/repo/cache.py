@@ -1,4 +1,4 @@
-"""A cache bounded in bytes, and loads that happen once however many ask.
+"""A cache bounded by the weight of what it holds, and loads that happen once however many ask.
 
 Safe between threads and event loops. Knows nothing of what it holds.
 """
@@ -27,16 +27,16 @@ class _Flight(Generic[V]):
         self.waiters: list[Waiter] = []
 
 
-class ByteCache(Generic[K, V]):
-    """Least recently used values go first when the sum of their weights exceeds `max_bytes`.
+class WeightedCache(Generic[K, V]):
+    """Least recently used values go first when the sum of their weights exceeds `capacity`.
 
-    A value heavier than the whole cache is not kept. With ``max_bytes=0`` nothing is, but concurrent loads of one
+    A value heavier than the whole cache is not kept. With ``capacity=0`` nothing is, but concurrent loads of one
     key are still one load.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._nbytes = 0
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._weight = 0
         self._entries: dict[K, tuple[V, int]] = {}  # the least recently used first
         self._flights: dict[K, _Flight[V]] = {}
         self._lock = threading.RLock()  # a coroutine that is thrown away may land while its thread is in here
@@ -48,9 +48,9 @@ class ByteCache(Generic[K, V]):
         self._flights = {}
 
     @property
-    def nbytes(self) -> int:
-        """Weight of what is held, in bytes."""
-        return self._nbytes
+    def weight(self) -> int:
+        """Sum of the weights of what is held."""
+        return self._weight
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -67,18 +67,18 @@ class ByteCache(Generic[K, V]):
         self._entries[key] = entry
         return entry[0]
 
-    def put(self, key: K, value: V, nbytes: int) -> None:
-        """Hold a value of `nbytes` bytes."""
+    def put(self, key: K, value: V, weight: int) -> None:
+        """Hold a value."""
         with self._lock:
-            self._put(key, value, nbytes)
+            self._put(key, value, weight)
 
-    def _put(self, key: K, value: V, nbytes: int) -> None:
+    def _put(self, key: K, value: V, weight: int) -> None:
         self._discard(key)
-        if nbytes > self.max_bytes:
+        if weight > self.capacity:
             return
-        self._entries[key] = (value, nbytes)
-        self._nbytes += nbytes
-        while self._nbytes > self.max_bytes:
+        self._entries[key] = (value, weight)
+        self._weight += weight
+        while self._weight > self.capacity:
             self._discard(next(iter(self._entries)))
 
     def discard(self, key: K) -> None:
@@ -89,7 +89,7 @@ class ByteCache(Generic[K, V]):
     def _discard(self, key: K) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
-            self._nbytes -= entry[1]
+            self._weight -= entry[1]
 
     async def get_or_load(self, key: K, load: Callable[[], Awaitable[V]], weigh: Callable[[V], int]) -> V:
         """Return the value, loaded by `load` if it is not held.

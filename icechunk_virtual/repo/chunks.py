@@ -24,6 +24,7 @@ from icechunk_virtual.model.ids import OBJECT_ID_SIZE
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.model.nodes import ArrayNode, ManifestRef
 from icechunk_virtual.repo.chunk_edits import Mark, Overlay
+from icechunk_virtual.repo.format.manifest import Manifest
 from icechunk_virtual.repo.split import holds, overlaps
 from icechunk_virtual.repo.tree import get_array
 from icechunk_virtual.repo.workspace import Workspace
@@ -60,19 +61,34 @@ async def find_chunk(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> 
             return chunk
     for ref in node.manifests:
         if holds(ref.extents, coord):
-            refs = await manifest_refs(ws, node, ref)
-            return refs.lookup(coord)
+            return await _find_in(ws, node, ref, coord)
     return None
 
 
+async def _find_in(ws: Workspace, node: ArrayNode, ref: ManifestRef, coord: tuple[int, ...]) -> Chunk | None:
+    manifest = await _manifest(ws, ref)
+    if not manifest.decoded:
+        found = manifest.look_up(node.id, coord)
+        if found is not None:
+            return found
+        await ws.assets.decoded(manifest)
+    refs = manifest.refs(node.id, node.layout.ndim)
+    return None if refs is None else refs.lookup(coord)
+
+
 async def manifest_refs(ws: Workspace, node: ArrayNode, ref: ManifestRef) -> ChunkRefs:
-    """All references that a manifest holds of an array."""
+    """The references of an array in a manifest, inside the manifest's box: readers look for no others there."""
+    manifest = await ws.assets.decoded(await _manifest(ws, ref))
+    refs = manifest.refs(node.id, node.layout.ndim)
+    return ChunkRefs.empty(node.layout.ndim) if refs is None else refs.within(ref.extents)
+
+
+async def _manifest(ws: Workspace, ref: ManifestRef) -> Manifest:
     manifest = ws.assets.manifest_in_memory(ref.id)  # once per chunk that is read
     if manifest is None:
         file = ws.snapshot.manifest_file(ref.id)
         manifest = await ws.assets.fetch_manifest(ref.id, 0 if file is None else file.size_bytes)
-    refs = manifest.refs(node.id, node.layout.ndim)
-    return ChunkRefs.empty(node.layout.ndim) if refs is None else refs
+    return manifest
 
 
 async def read_chunk(ws: Workspace, chunk: Chunk, start: int, stop: int) -> bytes:

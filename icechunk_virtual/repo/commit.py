@@ -22,7 +22,7 @@ from icechunk_virtual.model.nodes import ArrayNode, ManifestRef, Node
 from icechunk_virtual.repo import chunks, history, refs, tree
 from icechunk_virtual.repo.assets import keys_of
 from icechunk_virtual.repo.change_set import ChangeSet
-from icechunk_virtual.repo.format.manifest import encode_manifest
+from icechunk_virtual.repo.format.manifest import Manifest, encode_manifest
 from icechunk_virtual.repo.format.metadata_values import normalise
 from icechunk_virtual.repo.format.snapshot import (
     ManifestFile,
@@ -293,15 +293,15 @@ async def _write_manifest(
         begun = ws.world.now_us()
         content = ChunkRefs.empty(node.layout.ndim)
         for ref in reversed(rewrite.old):  # the first manifest that holds a chunk counts
-            old = await chunks.manifest_refs(ws, node, ref)
-            content = content.without(content.within(ref.extents).coords).replace(old.within(rewrite.box))
-        content = rewrite.edits.apply(content)
+            old = (await chunks.manifest_refs(ws, node, ref)).within(rewrite.box)
+            content = content.without(content.within(ref.extents).coords).replace(old)
+        content = rewrite.edits.apply(content).detached()
         if not len(content):
             return None
         id = ManifestId(ws.world.random_bytes(OBJECT_ID_SIZE))
         level = ws.config.effective_compression_level
         data = await _compute(content.nbytes, encode_manifest, id, [(node.id, content)], level=level)
-        await ws.assets.store_manifest(id, data, durable=False)
+        await ws.assets.store_manifest(Manifest.of(id, [(node.id, content)]), data, durable=False)
         made = ManifestRef(id, content.extents()), ManifestFile(id, len(data), len(content))
         ws.written[node.id, rewrite.box] = WrittenManifest(rewrite, made, begun)
         return made

@@ -13,8 +13,12 @@ from icechunk_virtual.errors import CorruptFile, UnsupportedFormat
 from icechunk_virtual.model.chunk_refs import Chunk, ChunkKind, ChunkRefs, InlineChunk, NativeChunk, VirtualChunk
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.repo.format.envelope import FileType, unwrap, wrap
+from icechunk_virtual.repo.format.flat import Buffer
 from icechunk_virtual.repo.format.flat_blocks import MAX_ROWS
-from icechunk_virtual.repo.format.manifest import Manifest, decode_manifest, encode_manifest
+from icechunk_virtual.repo.format.manifest import Manifest, decode_manifest, encode_manifest, open_manifest
+from icechunk_virtual.repo.format.manifest_decode import arrays_in, columns_in
+from icechunk_virtual.repo.format.manifest_encode import encode_flatbuffer
+from icechunk_virtual.repo.format.manifest_few import decode_few, encode_few
 from tests.support.plain_flatbuffers import Arrays, Style, plain_manifest, read_plain_manifest
 
 ID = b"manifest-id!"
@@ -101,13 +105,21 @@ def plain_rows(refs: ChunkRefs | None) -> list[tuple[tuple[int, ...], Chunk]]:
 
 @given(manifests(), st.integers(0, 22))
 def test_encoding_equals_the_plain_one(arrays: Arrays, level: int) -> None:
-    data = encode_manifest(ID, [(node, columns(refs)) for node, refs in arrays.items()], level=level)
-    assert read_plain_manifest(unwrap(data, file_type=FileType.MANIFEST, file="m")) == (ID, arrays)
-    back = decode_manifest(data, file="m")
-    assert plain(back) == arrays
-    assert back.id == ID
-    assert back.nodes == tuple(sorted(arrays))
-    assert back.num_refs == sum(map(len, arrays.values()))
+    """Row by row, in columns, and the one of both that is chosen by the number of rows."""
+    given = [(node, columns(refs)) for node, refs in sorted(arrays.items())]
+    encoded = encode_manifest(ID, given[::-1], level=level)
+    for content in (
+        encode_few(ID, given),
+        encode_flatbuffer(ID, given).tobytes(),
+        unwrap(encoded, file_type=FileType.MANIFEST, file="m"),
+    ):
+        data = wrap(FileType.MANIFEST, content)
+        assert read_plain_manifest(bytes(content)) == (ID, arrays)
+        back = decode_manifest(data, file="m")
+        assert plain(back) == arrays
+        assert back.id == ID
+        assert back.nodes == tuple(sorted(arrays))
+        assert back.num_refs == sum(map(len, arrays.values()))
 
 
 styles = st.builds(Style, *[st.booleans()] * 8, seed=st.integers(0, 2**32))
@@ -122,6 +134,68 @@ def test_decoding_any_layout(arrays: Arrays, style: Style) -> None:
         assert len({*refs.locations.urls}) <= len(refs.locations)
         back_again = decode_manifest(encode_manifest(ID, [(node, refs)]), file="m")
         assert back_again.refs(node).equals(refs)
+
+
+@given(manifests(), styles, st.booleans())
+def test_looking_one_up_equals_decoding_all(arrays: Arrays, style: Style, repeated: bool) -> None:
+    """In any layout of ascending references; of equal ones the first counts."""
+    stored = {node: [row for row in refs for _ in range(1 + repeated)] for node, refs in arrays.items()}
+    data = plain_manifest(ID, stored, style)
+    whole = decode_manifest(data, file="m")
+    for node, refs in arrays.items():
+        for coord, chunk in refs:
+            found = eager(open_manifest(data, file="m")).look_up(node, coord)
+            assert found == chunk == whole.refs(node).lookup(coord)
+            for other in ((*coord, 0), coord[:-1], tuple(i ^ 1 for i in coord)):
+                if other not in dict(refs):
+                    assert eager(open_manifest(data, file="m")).look_up(node, other) is None
+    assert eager(open_manifest(data, file="m")).look_up(b"another!", (0,)) is None
+
+
+def eager(manifest: Manifest) -> Manifest:
+    """One that finds looking up worth its while."""
+    manifest.num_refs = 10**6
+    return manifest
+
+
+def test_many_lookups_are_refused() -> None:
+    """Then it is time to decode all references: each lookup costs as much as a thousand of them."""
+    data = encode_manifest(ID, [(b"12345678", ChunkRefs.inline([[i] for i in range(3000)], [b""] * 3000))])
+    manifest = open_manifest(data, file="m")
+    assert [manifest.look_up(b"12345678", (7,)) is not None for _ in range(5)] == [True, True, True, False, False]
+    assert not manifest.decoded
+    assert len(manifest.refs(b"12345678")) == 3000
+    assert manifest.decoded
+    assert manifest.look_up(b"12345678", (7,)) is None
+
+
+def test_damage_is_found_when_it_is_reached() -> None:
+    refs = ChunkRefs.native([[0], [1]], np.zeros((2, 12), np.uint8), 5)
+    content = unwrap(encode_manifest(ID, [(b"12345678", refs)]), file_type=FileType.MANIFEST, file="m")
+    for position in range(0, len(content), 4):
+        damaged = bytearray(content)
+        damaged[position : position + 4] = b"\xff\xff\xff\x7f"
+        with contextlib.suppress(CorruptFile):
+            eager(open_manifest(wrap(FileType.MANIFEST, damaged), file="m")).look_up(b"12345678", (1,))
+
+
+def test_a_manifest_made_from_columns_is_the_decoded_one() -> None:
+    arrays = [(b"22222222", ChunkRefs.inline([[1], [4]], [b"a", b"b"])), (b"11111111", ChunkRefs.empty(3))]
+    made, back = Manifest.of(ID, arrays), decode_manifest(encode_manifest(ID, arrays), file="m")
+    assert (made.id, made.nodes, made.num_refs, made.decoded) == (back.id, back.nodes, back.num_refs, True)
+    assert plain(made) == plain(back)
+
+
+@given(manifests(), styles, st.booleans())
+def test_reading_row_by_row_equals_reading_columns(arrays: Arrays, style: Style, repeated: bool) -> None:
+    stored = {node: [row for row in refs[::-1] for _ in range(1 + repeated)] for node, refs in arrays.items()}
+    content = unwrap(plain_manifest(ID, stored, style), file_type=FileType.MANIFEST, file="m")
+    buffer = Buffer(content, file="m", kind="manifest")
+    _, starts, counts = arrays_in(buffer, buffer.root())
+    few, many = decode_few(buffer, starts, counts), columns_in(buffer, starts, counts)
+    assert len(few) == len(many) == len(arrays)
+    for ours, theirs in zip(few, many, strict=True):
+        assert all(a.equals(b) for a, b in zip(ours, theirs, strict=True))
 
 
 @given(rows(ndim=2), styles, st.randoms())

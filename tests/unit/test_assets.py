@@ -16,15 +16,16 @@ import pytest
 from icechunk_virtual.errors import CorruptFile, ObjectNotFound
 from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.model.ids import ManifestId, NodeId, SnapshotId, encode_id
+from icechunk_virtual.model.nodes import GroupNode
 from icechunk_virtual.model.world import World
-from icechunk_virtual.repo.assets import Assets, CacheSizes, keys_of
+from icechunk_virtual.repo.assets import Assets, keys_of
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format.envelope import FileType
-from icechunk_virtual.repo.format.manifest import encode_manifest
+from icechunk_virtual.repo.format.manifest import Manifest, encode_manifest
 from icechunk_virtual.repo.format.snapshot_encode import encode_snapshot
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, encode_transaction_log
 from icechunk_virtual.repo.object_store import WHOLE, ObjectInfo, PartPolicy, Version, part_ranges
-from icechunk_virtual.repo.settings import CachingConfig, EffectiveCaching
+from icechunk_virtual.repo.settings import CachingConfig
 from icechunk_virtual.storage import in_memory_storage
 
 T = TypeVar("T")
@@ -89,9 +90,14 @@ def snapshot_bytes(message: str = "hello", parent: SnapshotId | None = None) -> 
     )
 
 
-def manifest_bytes(n: int = 3) -> bytes:
+def made_manifest(n: int = 3) -> tuple[Manifest, bytes]:
     payloads = np.random.default_rng(1).bytes(n * 50)
-    return encode_manifest(M, [(N, ChunkRefs.inline(np.arange(n)[:, None], [payloads[i::n] for i in range(n)]))])
+    arrays = [(N, ChunkRefs.inline(np.arange(n)[:, None], [payloads[i::n] for i in range(n)]))]
+    return Manifest.of(M, arrays), encode_manifest(M, arrays)
+
+
+def manifest_bytes(n: int = 3) -> bytes:
+    return made_manifest(n)[1]
 
 
 def test_snapshot() -> None:
@@ -136,8 +142,9 @@ def test_manifest_and_log() -> None:
     log = TransactionLog(S, *[frozenset()] * 6, updated_chunks={N: np.array([[1, 2]], np.uint32)})  # type: ignore[arg-type]
 
     async def work() -> None:
-        data = manifest_bytes()
-        await assets.store_manifest(M, data)
+        made, data = made_manifest()
+        await assets.store_manifest(made, data)
+        assert await assets.fetch_manifest(M) is made
         await assets.store_transaction_log(log, encode_transaction_log(log))
         assert [call[2] for call in recorder.calls] == [FileType.MANIFEST, FileType.TRANSACTION_LOG]
         for fetcher in (assets, Assets(recorder, RepositoryConfig())):
@@ -179,7 +186,7 @@ def test_what_is_missing_or_damaged() -> None:
 
 def test_large_files_come_in_parts_and_are_decoded_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(PartPolicy(max_parts=5, ideal_size=100_000))
-    data = manifest_bytes(60_000)
+    made, data = made_manifest(60_000)
     assert len(data) > 2**20
     threads = []
     real = asyncio.to_thread
@@ -190,7 +197,7 @@ def test_large_files_come_in_parts_and_are_decoded_elsewhere(monkeypatch: pytest
     monkeypatch.setattr(asyncio, "to_thread", to_thread)
 
     async def work() -> None:
-        await Assets(recorder, RepositoryConfig()).store_manifest(M, data)
+        await Assets(recorder, RepositoryConfig()).store_manifest(made, data)
         recorder.calls.clear()
         manifest = await Assets(recorder, RepositoryConfig()).fetch_manifest(M, len(data))
         assert manifest.num_refs == 60_000
@@ -247,27 +254,66 @@ def test_chunk_cache() -> None:
     run(work())
 
 
-def test_cache_sizes() -> None:
-    sizes = CacheSizes.of(EffectiveCaching())
-    assert sizes.manifests == 15_000_000 * 32
-    assert sizes.snapshots == 500_000 * 512
-    assert (sizes.transaction_logs, sizes.chunks) == (0, 0)
+def test_a_large_manifest_is_decoded_once_and_not_for_a_single_chunk() -> None:
+    recorder = Recorder()
+    made, data = made_manifest(40_000)
+
+    async def work() -> None:
+        await Assets(recorder, RepositoryConfig()).store_manifest(made, data)
+        assets = Assets(recorder, RepositoryConfig())
+        manifest = await assets.fetch_manifest(M)
+        assert not manifest.decoded
+        found = manifest.look_up(N, (123,))
+        assert found is not None
+        assert not manifest.decoded
+        assert all(one is manifest for one in await asyncio.gather(*(assets.decoded(manifest) for _ in range(4))))
+        refs = manifest.refs(N)
+        assert refs is not None
+        assert refs.lookup((123,)) == found
+        assert await assets.decoded(manifest) is manifest
+
+    run(work())
+
+
+def test_caches_count_what_files_hold() -> None:
+    recorder = Recorder()
+    assets = Assets(recorder, RepositoryConfig(caching=CachingConfig(num_chunk_refs=5)))
+
+    async def work() -> None:
+        for name, count in [(b"1", 2), (b"2", 3), (b"3", 6)]:
+            arrays = [(N, ChunkRefs.inline(np.arange(count)[:, None], [b""] * count))]
+            manifest = Manifest.of(ManifestId(name * 12), arrays)
+            await assets.store_manifest(manifest, encode_manifest(manifest.id, arrays))
+        recorder.calls.clear()
+        for name in (b"1", b"2", b"3", b"1"):
+            await assets.fetch_manifest(ManifestId(name * 12))
+        assert len(recorder.calls) == 1, "of 2 + 3 + 6 references the first two manifests fit"
+
+    run(work())
 
 
 def test_one_warning_when_a_cache_is_too_small(caplog: pytest.LogCaptureFixture) -> None:
-    caching = CachingConfig(num_chunk_refs=1, num_snapshot_nodes=1)
+    caching = CachingConfig(num_chunk_refs=5, num_snapshot_nodes=4)
     assets = Assets(Recorder(), RepositoryConfig(caching=caching))
+    nodes = [GroupNode(N, "/", b"{}")]
+    data = encode_snapshot(
+        id=S, parent_id=None, flushed_at_us=1, message="", metadata={}, nodes=nodes, manifest_files=()
+    )
 
     async def work() -> None:
-        await assets.store_manifest(M, manifest_bytes())
-        await assets.store_snapshot(S, snapshot_bytes())
+        await assets.store_manifest(*made_manifest())
+        await assets.store_snapshot(S, data)
         for _ in range(3):
             await assets.fetch_manifest(M)
             await assets.fetch_snapshot(S)
 
     with caplog.at_level(logging.WARNING):
         run(work())
-    assert sorted(record.getMessage().split()[1] for record in caplog.records) == ["manifest", "snapshot"]
+    manifest, snapshot = (record.getMessage() for record in caplog.records)
+    assert manifest.startswith("a manifest with 3 references takes more than 1/2 of its cache, which holds 5: raise ")
+    assert "num_chunk_refs" in manifest
+    assert snapshot.startswith("a snapshot with 1 nodes takes more than 1/5 of its cache, which holds 4: raise ")
+    assert "num_snapshot_nodes" in snapshot
 
 
 def test_last_modified() -> None:
@@ -285,7 +331,7 @@ def test_pickles_without_its_caches() -> None:
     copy = pickle.loads(pickle.dumps(assets))
     assert copy.objects == assets.objects
     assert copy._limiter.limit == 7
-    assert len(copy._written) == 0
+    assert len(copy._snapshots) == 0
     assert run(copy.fetch_snapshot(S)).message == "hello"
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icechunk_virtual.repo.cache import ByteCache
+from icechunk_virtual.repo.cache import WeightedCache
 
 T = TypeVar("T")
 
@@ -24,11 +24,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @given(
-    max_bytes=st.integers(0, 30),
+    capacity=st.integers(0, 30),
     actions=st.lists(st.tuples(st.sampled_from("pgd"), st.integers(0, 5), st.integers(0, 12)), max_size=40),
 )
-def test_least_recently_used_goes_first(max_bytes: int, actions: list[tuple[str, int, int]]) -> None:
-    cache: ByteCache[int, str] = ByteCache(max_bytes)
+def test_least_recently_used_goes_first(capacity: int, actions: list[tuple[str, int, int]]) -> None:
+    cache: WeightedCache[int, str] = WeightedCache(capacity)
     model: list[tuple[int, int]] = []  # (key, weight), the least recently used first
     for action, key, weight in actions:
         held = next((entry for entry in model if entry[0] == key), None)
@@ -44,11 +44,11 @@ def test_least_recently_used_goes_first(max_bytes: int, actions: list[tuple[str,
                 cache.discard(key)
             else:
                 cache.put(key, f"{key}:{weight}", weight)
-                if weight <= max_bytes:
+                if weight <= capacity:
                     model.append((key, weight))
-                while sum(w for _, w in model) > max_bytes:
+                while sum(w for _, w in model) > capacity:
                     model.pop(0)
-        assert cache.nbytes == sum(w for _, w in model) <= max_bytes
+        assert cache.weight == sum(w for _, w in model) <= capacity
         assert len(cache) == len(model)
 
 
@@ -69,9 +69,9 @@ class Loader:
         return b"value"
 
 
-@pytest.mark.parametrize("max_bytes", [0, 100])
-def test_one_load_for_many(max_bytes: int) -> None:
-    cache: ByteCache[str, bytes] = ByteCache(max_bytes)
+@pytest.mark.parametrize("capacity", [0, 100])
+def test_one_load_for_many(capacity: int) -> None:
+    cache: WeightedCache[str, bytes] = WeightedCache(capacity)
     load = Loader()
 
     async def work() -> None:
@@ -81,14 +81,14 @@ def test_one_load_for_many(max_bytes: int) -> None:
         assert await asyncio.gather(*tasks) == [b"value"] * 10
         assert load.calls == 1
         await cache.get_or_load("k", load, len)
-        assert load.calls == (1 if max_bytes else 2)
+        assert load.calls == (1 if capacity else 2)
 
     run(work())
-    assert cache.nbytes == (5 if max_bytes else 0)
+    assert cache.weight == (5 if capacity else 0)
 
 
 def test_one_load_for_many_event_loops() -> None:
-    cache: ByteCache[str, bytes] = ByteCache(100)
+    cache: WeightedCache[str, bytes] = WeightedCache(100)
     load = Loader()
     results: list[list[bytes]] = []
 
@@ -108,7 +108,7 @@ def test_one_load_for_many_event_loops() -> None:
 
 
 def test_a_failure_is_everybodys_but_not_kept() -> None:
-    cache: ByteCache[str, bytes] = ByteCache(100)
+    cache: WeightedCache[str, bytes] = WeightedCache(100)
     load = Loader(fails=1)
 
     async def work() -> None:
@@ -125,7 +125,7 @@ def test_a_failure_is_everybodys_but_not_kept() -> None:
 
 @pytest.mark.parametrize("who", [0, 1, 3])
 def test_cancelling_one_does_not_hurt_the_others(who: int) -> None:
-    cache: ByteCache[str, bytes] = ByteCache(100)
+    cache: WeightedCache[str, bytes] = WeightedCache(100)
     load = Loader()
 
     async def work() -> None:
@@ -144,7 +144,7 @@ def test_cancelling_one_does_not_hurt_the_others(who: int) -> None:
 
 
 def test_cancelling_all_leaves_nothing() -> None:
-    cache: ByteCache[str, bytes] = ByteCache(100)
+    cache: WeightedCache[str, bytes] = WeightedCache(100)
     load = Loader()
 
     async def work() -> None:
@@ -161,7 +161,7 @@ def test_cancelling_all_leaves_nothing() -> None:
 
 
 def test_a_waiting_event_loop_may_close() -> None:
-    cache: ByteCache[str, bytes] = ByteCache(100)
+    cache: WeightedCache[str, bytes] = WeightedCache(100)
     load = Loader()
 
     async def main() -> bytes:
@@ -180,7 +180,7 @@ def test_a_waiting_event_loop_may_close() -> None:
 
 
 def test_a_leader_that_is_thrown_away_is_replaced() -> None:
-    cache: ByteCache[str, bytes] = ByteCache(100)
+    cache: WeightedCache[str, bytes] = WeightedCache(100)
     stuck = cache.get_or_load("k", Loader(), len)
     loop = asyncio.new_event_loop()
     task = loop.create_task(stuck)
@@ -199,7 +199,7 @@ def test_a_leader_that_is_thrown_away_is_replaced() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_does_not_wait_for_its_parents_loads() -> None:
-    cache: ByteCache[str, bytes] = ByteCache(100)
+    cache: WeightedCache[str, bytes] = WeightedCache(100)
     load = Loader()
     cache.put("held", b"1", 1)
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from icechunk_virtual.errors import TooLargeForFormat
 from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
-from icechunk_virtual.model.ids import NODE_ID_SIZE, OBJECT_ID_SIZE, ManifestId, NodeId
+from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ManifestId, NodeId
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.model.strings import Strings
-from icechunk_virtual.repo.format.envelope import DEFAULT_LEVEL, MAX_FLATBUFFER, FileType, wrap
+from icechunk_virtual.repo.format.envelope import MAX_FLATBUFFER
 from icechunk_virtual.repo.format.flat import FILE_IDENTIFIER
 from icechunk_virtual.repo.format.flat_blocks import BlockLayout, BlockWriter, align
 from icechunk_virtual.repo.format.flat_texts import copy_ranges
@@ -59,34 +59,14 @@ def apparent_size(refs: ChunkRefs) -> int:
     return total
 
 
-def encode_manifest(id: ManifestId, arrays: Sequence[tuple[NodeId, ChunkRefs]], *, level: int = DEFAULT_LEVEL) -> bytes:
-    """A complete manifest file.
-
-    Parameters
-    ----------
-    arrays
-        Node id and references of each array, in any order.
-    level
-        zstd level.
+def encode_flatbuffer(id: ManifestId, arrays: Sequence[tuple[NodeId, ChunkRefs]]) -> NDArray[np.uint8]:
+    """The content of a manifest file before compression, uint8; arrays ascend by id.
 
     Raises
     ------
-    ValueError
-        An array is given twice, or an id has a wrong length.
     TooLargeForFormat
-        More references or bytes than readers take in one manifest; see `apparent_size`.
     """
-    return wrap(FileType.MANIFEST, encode_flatbuffer(id, arrays).data, level=level)
-
-
-def encode_flatbuffer(id: ManifestId, arrays: Sequence[tuple[NodeId, ChunkRefs]]) -> NDArray[np.uint8]:
-    """The content of a manifest file before compression, uint8; see `encode_manifest`."""
-    arrays = sorted(arrays, key=lambda array: array[0])
     nodes = [node for node, _ in arrays]
-    if len(set(nodes)) != len(nodes):
-        raise ValueError("an array is given twice")
-    if len(id) != OBJECT_ID_SIZE or any(len(node) != NODE_ID_SIZE for node in nodes):
-        raise ValueError("a manifest id has 12 bytes and a node id 8")
     _check_limits([refs for _, refs in arrays])
 
     # Plan: positions of everything.
