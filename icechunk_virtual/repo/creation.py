@@ -148,8 +148,9 @@ async def open_(
     connect: Connect, config: RepositoryConfig | None, granted: Granted | None, world: World = REAL_WORLD
 ) -> Opened:
     """Open a repository; `config` overrides single fields of the saved one."""
-    objects = connect(None)
-    found, (saved, version), _ = await asyncio.gather(exists(connect), _read_config(objects), _refuse_format_2(objects))
+    early = _by_given_settings(connect, config)
+    objects = early(None)
+    found, (saved, version), _ = await asyncio.gather(exists(early), _read_config(objects), _refuse_format_2(objects))
     if not found:
         raise RepositoryNotFound(
             f"the repository doesn't exist: nothing to open at {objects!r}. Create it with Repository.create()."
@@ -164,13 +165,19 @@ async def open_(
 
 async def open_or_create(connect: Connect, config: RepositoryConfig | None, granted: Granted | None) -> Opened:
     """Open the repository if there is one, otherwise create it. Of several at once, one creates and all open."""
-    if not await exists(connect):
+    if not await exists(_by_given_settings(connect, config)):
         try:
             return await create(connect, config, granted)
         except (RepositoryExists, RefExists):
             if not await _appears(connect):
                 raise
     return await open_(connect, config, granted)
+
+
+def _by_given_settings(connect: Connect, config: RepositoryConfig | None) -> Connect:
+    """The way to the storage while the saved settings are not known: by those that the caller gives."""
+    given = None if config is None else config.storage
+    return lambda settings: connect(given if settings is None else settings)
 
 
 async def _appears(connect: Connect) -> bool:
