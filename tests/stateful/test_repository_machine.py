@@ -361,6 +361,39 @@ class RepositoryMachine(RuleBasedStateMachine):
             self.check(slot)
             assert values_of(slot.session.store) == content(slot.draft.tree)
 
+    @rule(data=st.data(), choice=CHOICE, commits=st.integers(1, 2), again=st.booleans())
+    def race(self, data: st.DataObject, choice: Choice, commits: int, again: bool) -> None:
+        """Somebody else is faster, once or twice."""
+        self.slots[1] = self.open_slot(self.slots[0].branch if self.slots[0].branch in self.model.branches else "main")
+        mine, theirs = 1, 2
+        self.edit(data, mine)
+        for _ in range(commits):
+            self.slots.append(self.open_slot(self.slots[mine].branch))
+            self.edit(data, theirs)
+            self.commit(theirs, None, fresh=False)
+            self.slots.pop()
+        self.rebase(mine, choice)
+        if again:
+            self.edit(data, mine)
+        self.commit(mine, choice, fresh=True)
+
+    def edit(self, data: st.DataObject, i: int) -> None:
+        """One to three changes."""
+        for act in data.draw(st.lists(st.sampled_from(["chunk", "node", "delete", "gone"]), min_size=1, max_size=3)):
+            if act == "chunk":
+                self.set_chunk(data, i, data.draw(st.sampled_from([1, 600])))
+            elif act == "gone":
+                self.delete_chunk(data, i)
+            elif act == "delete":
+                self.delete_node(data, i, as_dir=False)
+            else:
+                path = data.draw(st.sampled_from(PATHS))
+                shape = data.draw(st.none() | st.sampled_from(SHAPES))
+                n = data.draw(st.integers(0, 3))
+                self.set_node(
+                    i, path, group_document(n=n) if shape is None else array_document(shape, attributes={"n": n}), shape
+                )
+
     @rule(i=SLOT)
     def flush(self, i: int) -> None:
         """A version that no ref leads to yet."""
