@@ -41,6 +41,7 @@ MAX_APPARENT_SIZE = 2**31
 MAX_TABLES = 50_000_000
 """Arrays plus references per manifest that icechunk 1.1.13 reads."""
 _APPARENT = np.array([74, 88, 86, 90, 42], np.int64)  # per row of each class, without coordinates and texts
+_NO_TEXTS, _NO_ROWS = Strings.of(()), np.zeros(0, np.int64)
 _LOCAL_BYTES = 4  # of strings per row of a block, when only some blocks keep their own
 
 
@@ -146,16 +147,14 @@ class _Head:
 
 def _classes(refs: ChunkRefs) -> NDArray[np.uint8] | int:
     """The class of each row, or the one of all."""
+    kind = refs.kind
+    same = bool(len(kind)) and bool((kind == kind[0]).all())
+    if same and kind[0] != ChunkKind.VIRTUAL:
+        return _NATIVE if kind[0] == ChunkKind.NATIVE else _INLINE
     of_location = np.where(
         refs.locations.etags.lengths > 0, _ETAG, np.where(refs.locations.last_modified > 0, _MODIFIED, _PLAIN)
     ).astype(np.uint8)
-    kind = refs.kind
-    if len(kind) and (kind == kind[0]).all():
-        match kind[0]:
-            case ChunkKind.NATIVE:
-                return _NATIVE
-            case ChunkKind.INLINE:
-                return _INLINE
+    if same:
         if (of_location == of_location[0]).all():
             return int(of_location[0])
         return of_location[refs.source]
@@ -273,7 +272,7 @@ def _texts(refs: ChunkRefs, slots: list[int]) -> tuple[Strings, dict[int, NDArra
     """The distinct texts, and per slot which text each row uses (-1: none)."""
     uses: dict[int, NDArray[np.int64]] = {}
     if LOCATION not in slots:
-        return Strings.of(()), uses
+        return _NO_TEXTS, uses
     urls, url_of = refs.locations.urls.unique()
     texts = urls
     tables = {LOCATION: url_of}
@@ -296,6 +295,8 @@ def _place_texts(
     layout: BlockLayout, start: int, texts: Strings, uses: dict[int, NDArray[np.int64]]
 ) -> tuple[int, dict[int, NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.int64]], int]:
     """Where the texts go: stride of the blocks, position per row and slot, (text, position) of each copy, end."""
+    if not uses:
+        return layout.tail, {}, (_NO_ROWS, _NO_ROWS), start + layout.blocks * layout.tail
     k = len(texts)
     sizes = (texts.lengths + 5 + 3) // 4 * 4  # u32 length, bytes, NUL, padding
     runs = {slot: _runs(use, layout.rows) for slot, use in uses.items()}
