@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from icechunk_virtual.errors import InconsistentFiles, ScanError
-from icechunk_virtual.scanners.compare import can_decode, difference, other_attributes, show, value_difference
+from icechunk_virtual.scanners.compare import ENCODING, can_decode, difference, other_attributes, show, value_difference
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, human_bytes, join_path
 from icechunk_virtual.scanners.harmonise import harmonise_times
 from icechunk_virtual.scanners.join import JoinedLocations, align, join_stored, join_virtual
@@ -18,7 +18,6 @@ from icechunk_virtual.scanners.native import decode_array
 from icechunk_virtual.scanners.order import order_of, overlaps
 
 _SHOWN = 10  # files in a message, names in a warning
-_ENCODING = ("byte order", "codecs", "chunk shape", "fill value")  # no matter where values are decoded and compared
 _T = TypeVar("_T")
 
 
@@ -144,7 +143,7 @@ class _Joiner:
             return None
         axis = versions[0].dimension_names.index(self.dim)
         stored = can_decode(versions)
-        if self.differ(path, versions, axis, _ENCODING if stored else ()):
+        if self.differ(path, versions, axis, ENCODING if stored else ()):
             return None
         if stored:
             return join_stored(versions, axis)
@@ -174,7 +173,7 @@ class _Joiner:
         """A variable without the dimension: that of the first file, if it is the same everywhere."""
         first = versions[0]
         stored = can_decode(versions)
-        if self.differ(path, versions, None, _ENCODING if stored else ()):
+        if self.differ(path, versions, None, ENCODING if stored else ()):
             return None
         found = False
         for i, other in enumerate(versions[1:], 1):
@@ -232,9 +231,10 @@ class _Joiner:
             more = f" (and {len(texts) - 3} more)" if len(texts) > 3 else ""
             differences.append(f"{self.items[i].url}: {'; '.join(texts[:3])}{more}")
         more = f"\n  and {len(differences) - _SHOWN} more files" if len(differences) > _SHOWN else ""
+        verb = "does" if len(differences) == 1 else "do"
         raise InconsistentFiles(
-            f"{len(differences)} of {len(self.items)} files do not fit into one dataset along `{self.dim}` (the first "
-            f"file is {self.items[0].url}):\n  " + "\n  ".join(differences[:_SHOWN]) + more + "\nScan them apart, "
+            f"{len(differences)} of {len(self.items)} files {verb} not fit into one dataset along `{self.dim}` (the "
+            f"first file is {self.items[0].url}):\n  " + "\n  ".join(differences[:_SHOWN]) + more + "\nScan them apart, "
             "leave out the files, or drop the variables that differ.",
             differences=tuple(differences),
             dimension=self.dim,

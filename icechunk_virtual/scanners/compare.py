@@ -36,6 +36,8 @@ PACKING = (
 )
 """Attributes that say what the numbers mean: one array has one of each."""
 _PACKING = frozenset(PACKING)
+ENCODING = ("byte order", "codecs", "configuration of codec", "chunk shape", "fill value")
+"""Facts that do not count where values are decoded, compared and encoded again."""
 _DECODING = ("codecs", "chunk_grid", "fill_value")  # equal bytes are equal values where these are equal
 _LARGEST = 1 << 30
 """Bytes of values that are decoded to be joined."""
@@ -54,12 +56,13 @@ def difference(
     axis
         The dimension along which they are joined: their lengths and chunk lengths along it do not count.
     ignore
-        Names of facts that do not count: ``byte order``, ``codecs``, ``chunk shape``, or attributes.
+        Names of facts that do not count, such as those of `ENCODING`.
     """
     if axis is not None and _alike(reference.document, other.document, axis):
         return None
     for name, expected, found in _facts(reference, other, axis):
-        if name not in ignore and not same(expected, found):
+        kind = "configuration of codec" if name.startswith("configuration of codec") else name
+        if kind not in ignore and not same(expected, found):
             return f"{name} {_is(name)} {show(found)}, but {show(expected)} in the first file"
     return None
 

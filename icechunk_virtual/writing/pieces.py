@@ -13,7 +13,7 @@ from icechunk_virtual.errors import InconsistentFiles, NodeNotFound
 from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.model.nodes import ArrayNode
 from icechunk_virtual.repo.keys import child_path, parent_path
-from icechunk_virtual.scanners.compare import can_decode, difference, show, value_difference
+from icechunk_virtual.scanners.compare import ENCODING, can_decode, difference, show, value_difference
 from icechunk_virtual.scanners.dataset import VirtualArray, VirtualGroup
 from icechunk_virtual.scanners.harmonise import harmonise_times
 from icechunk_virtual.scanners.join import JoinedLocations, align, join_virtual
@@ -22,7 +22,6 @@ from icechunk_virtual.scanners.order import overlaps
 from icechunk_virtual.writing.places import Place, Region, behind, find, inside
 from icechunk_virtual.writing.plan import Plan
 
-_ENCODING = ("codecs", "chunk shape", "byte order", "fill value")  # no matter where values are encoded again
 _SHOWN = 10
 
 
@@ -183,7 +182,7 @@ class _Pieces:
         names = member.piece.dimension_names
         ignore = [f"length along `{names[axis] or axis}`" for axis in place.axes]
         if can_decode([member.piece]):
-            fact = difference(member.present, member.piece, None, ignore=(*ignore, *_ENCODING))
+            fact = difference(member.present, member.piece, None, ignore=(*ignore, *ENCODING))
             if fact is None:
                 self.grow(member, place)
                 self.plan.assign(member.path, place.slices, decode_array(member.piece))
@@ -215,7 +214,7 @@ class _Pieces:
     def static(self, member: _Member) -> str | None:
         """How an array without the dimensions differs from the one in the repository."""
         stored = can_decode([member.piece])
-        fact = difference(member.present, member.piece, None, ignore=_ENCODING if stored else ())
+        fact = difference(member.present, member.piece, None, ignore=ENCODING if stored else ())
         if fact is None and stored:
             there = self.plan.values(member.node)
             if not _equal(there, decode_array(member.piece)):

@@ -157,6 +157,19 @@ def test_times_with_other_references_become_one_coordinate(tmp_path: Path, time_
     np.testing.assert_array_equal(raw["time_bnds"][:, 0], np.arange(91))
 
 
+def test_encoding_of_stored_values_does_not_count(tmp_path: Path) -> None:
+    """Values of both netCDF formats: big-endian and little-endian, compressed or not."""
+    paths = []
+    for i, kind in enumerate(["NETCDF3_CLASSIC", "NETCDF4"]):
+        paths.append(tmp_path / f"{i}.nc")
+        with netCDF4.Dataset(paths[i], "w", format=kind) as file:
+            file.createDimension("time", 5)
+            file.createVariable("time", "f8", ("time",), zlib=i == 1)[:] = np.arange(5) + 5 * i
+            file.createVariable("v", "f4", ("time",), zlib=i == 1)[:] = np.arange(5) * 7 + i
+    joined = concat(scan_all(paths), "time")
+    xr.testing.assert_identical(open_ours(joined), judge(paths))
+
+
 def refusal(paths: list[Path], options: ScanOptions | None = None) -> InconsistentFiles:
     with pytest.raises(InconsistentFiles) as caught:
         concat(scan_all(paths, options), "time")
@@ -173,7 +186,7 @@ def one_differs(tmp_path: Path, start: int = 3, **changes: Any) -> str:
     url, _, text = difference.partition(": ")
     assert url == open_source(paths[1]).url
     assert difference in str(error)
-    assert "1 of 3 files do not fit into one dataset along `time`" in str(error)
+    assert "1 of 3 files does not fit into one dataset along `time`" in str(error)
     return text
 
 

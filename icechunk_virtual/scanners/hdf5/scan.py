@@ -69,8 +69,9 @@ def _blame_the_file(source: Source, path: str = "") -> Iterator[None]:
         yield
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         where = f"`{path}` of {source.url}" if path else source.url
+        reason = error.args[0] if isinstance(error, KeyError) and error.args else error  # its text would be quoted
         raise MalformedSource(
-            f"{where} cannot be read as HDF5: {error}. The file is damaged or cut off; get it again.",
+            f"{where} cannot be read as HDF5: {reason}. The file is damaged or cut off; get it again.",
             source=source.url,
             name=path or None,
         ) from error
