@@ -166,6 +166,8 @@ class Session:
     async def merge_async(self, *others: ForkSession) -> None:
         """Bring the changes of forks into this session; where two changed the same, the later argument wins.
 
+        All of them come, or none.
+
         Raises
         ------
         TypeError
@@ -178,8 +180,7 @@ class Session:
         self._check_mergeable(others)
         if self.read_only:
             raise ReadOnlyError("Read only sessions cannot modify the repository, so nothing can be merged into it")
-        for other in others:
-            forks.merge(self._workspace, other._workspace)
+        forks.merge(self._workspace, *(other._workspace for other in others))
         self._awaits_merge = False
 
     merge = sync_twin(merge_async)

@@ -1,15 +1,11 @@
-"""Forks that travel (F102-F105): light pickles, many merges, other processes; `merge_sessions`, `extract_session`."""
+"""Forks that travel: light pickles, many merges; `merge_sessions`, `extract_session`."""
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import zarr
 
@@ -17,7 +13,7 @@ import icechunk_virtual as ic
 from icechunk_virtual.distributed import extract_session, merge_sessions
 from icechunk_virtual.repo import assets
 from tests.support.engines import get, put
-from tests.support.tasks import is_loadable, read_all, write_row, write_through_store
+from tests.support.tasks import write_row
 
 
 @pytest.fixture
@@ -27,12 +23,6 @@ def repo(tmp_path: Path) -> Any:
     with repo.transaction("main", message="array") as store:
         zarr.create_array(store, name="a", shape=(20, 3), chunks=(1, 3), dtype="f8", fill_value=0)
     return repo
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield pool
 
 
 def sent(thing: Any) -> Any:
@@ -215,34 +205,3 @@ def test_since_arrival_tells_nodes_too(repo: Any) -> None:
     zarr.create_array(task.store, name="new", shape=(4,), chunks=(1,), dtype="i4")
     assert task._written_since_arrival() is task
     assert not sent(repo.writable_session("main").fork())._written_since_arrival().has_uncommitted_changes
-
-
-# -- other processes -------------------------------------------------------------------------------------------
-
-
-def test_f102_forks_in_other_processes(repo: Any, pool: ProcessPoolExecutor) -> None:
-    session = repo.writable_session("main")
-    forks = list(pool.map(write_row, [session.fork() for _ in range(6)], ["a"] * 6, range(6), range(10, 16)))
-    assert all(isinstance(fork, ic.ForkSession) for fork in forks)
-    session.merge(*forks)
-    one = pickle.loads(pool.submit(write_through_store, session_fork_store(repo), "a", 6, 16.0).result())
-    session.merge(one)
-    session.commit("rows")
-    assert values(repo)[:8, 1].tolist() == [10, 11, 12, 13, 14, 15, 16, 0]
-
-
-def session_fork_store(repo: Any) -> Any:
-    return repo.writable_session("main").fork().store
-
-
-def test_f104_read_only_stores_in_other_processes(repo: Any, pool: ProcessPoolExecutor) -> None:
-    with repo.transaction("main", message="values") as store:
-        zarr.open_array(store, path="a")[...] = np.arange(60).reshape(20, 3)
-    assert pool.submit(read_all, repo.readonly_session("main").store, "a").result() == list(range(60))
-
-
-def test_memory_does_not_leave_the_process(pool: ProcessPoolExecutor) -> None:
-    repo = ic.Repository.create(ic.in_memory_storage())
-    data = pickle.dumps(repo.writable_session("main").fork())
-    assert pickle.loads(data).store.session._workspace.assets.objects == repo._opened.assets.objects
-    assert "in-memory repository cannot leave the process" in pool.submit(is_loadable, data).result()
