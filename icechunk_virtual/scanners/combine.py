@@ -234,8 +234,8 @@ class _Joiner:
         verb = "does" if len(differences) == 1 else "do"
         raise InconsistentFiles(
             f"{len(differences)} of {len(self.items)} files {verb} not fit into one dataset along `{self.dim}` (the "
-            f"first file is {self.items[0].url}):\n  " + "\n  ".join(differences[:_SHOWN]) + more + "\nScan them apart, "
-            "leave out the files, or drop the variables that differ.",
+            f"first file is {self.items[0].url}):\n  " + "\n  ".join(differences[:_SHOWN]) + more + "\nScan them "
+            "apart, leave out the files, or drop the variables that differ.",
             differences=tuple(differences),
             dimension=self.dim,
         )
