@@ -26,6 +26,7 @@ _CLEANUP_SECONDS = 5.0  # how long an interrupted call waits for its coroutine t
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
+_background: dict[concurrent.futures.Future[Any], list[asyncio.Task[Any]]] = {}  # asyncio does not keep tasks alive
 _abandoned: list[asyncio.AbstractEventLoop] = []  # loops of a parent process: kept so that nobody closes their sockets
 
 
@@ -111,6 +112,16 @@ def run(coroutine: Coroutine[Any, Any, R]) -> R:
     finally:
         # An error holds this frame, and these hold the error: no cycle should wait for the collector.
         del outcome, tasks
+
+
+def start(coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
+    """Begin a coroutine on the background loop and return at once. It ends early with the process."""
+    loop = _get_loop()
+    outcome: concurrent.futures.Future[R] = concurrent.futures.Future()
+    tasks = _background[outcome] = []
+    outcome.add_done_callback(_background.pop)
+    loop.call_soon_threadsafe(_start, coroutine, outcome, tasks)
+    return outcome
 
 
 def _start(

@@ -13,7 +13,7 @@ from icechunk_virtual.containers.credentials import AnyCredential
 from icechunk_virtual.maintenance import Maintenance
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.operations import naming_operations
-from icechunk_virtual.repo import creation, history, inspect, notebook, refs
+from icechunk_virtual.repo import creation, history, inspect, notebook, preload, refs
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.conflicts import ConflictSolver
 from icechunk_virtual.repo.creation import Opened
@@ -22,6 +22,7 @@ from icechunk_virtual.repo.gc import GCSummary
 from icechunk_virtual.repo.history import Version, parse_snapshot_id
 from icechunk_virtual.repo.info import Diff, SnapshotInfo, describe_snapshot
 from icechunk_virtual.repo.rebase import DEFAULT_TRIES
+from icechunk_virtual.repo.workspace import Workspace
 from icechunk_virtual.session import Session
 from icechunk_virtual.storage import Storage
 from icechunk_virtual.store import IcechunkStore
@@ -360,7 +361,7 @@ class Repository(Maintenance):
             id = await history.as_of(assets, branch, as_of)
         else:
             id = await history.resolve(assets, version)
-        return Session(self._opened.workspace(await history.fetch(assets, id)))
+        return self._session(self._opened.workspace(await history.fetch(assets, id)))
 
     readonly_session = sync_twin(readonly_session_async)
 
@@ -370,9 +371,13 @@ class Repository(Maintenance):
         assets = self._opened.assets
         id = await history.resolve(assets, Version(branch=branch))
         snapshot = await history.fetch(assets, id)
-        return Session(self._opened.workspace(snapshot, branch=branch, default_metadata=self._default_metadata))
+        return self._session(self._opened.workspace(snapshot, branch=branch, default_metadata=self._default_metadata))
 
     writable_session = sync_twin(writable_session_async)
+
+    def _session(self, workspace: Workspace) -> Session:
+        preload.begin(workspace.assets, workspace.config, workspace.snapshot)
+        return Session(workspace)
 
     @contextlib.contextmanager
     def transaction(

@@ -25,7 +25,7 @@ from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.model.nodes import ArrayNode, ManifestRef
 from icechunk_virtual.repo.chunk_edits import Mark, Overlay
 from icechunk_virtual.repo.format.manifest import Manifest
-from icechunk_virtual.repo.split import holds, overlaps
+from icechunk_virtual.repo.split import first_holding, overlaps
 from icechunk_virtual.repo.tree import get_array
 from icechunk_virtual.repo.workspace import Workspace
 
@@ -59,13 +59,9 @@ async def find_chunk(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> 
             return None
         if chunk is not Mark.UNTOUCHED:
             return chunk
-    for ref in node.manifests:
-        if holds(ref.extents, coord):
-            return await _find_in(ws, node, ref, coord)
-    return None
-
-
-async def _find_in(ws: Workspace, node: ArrayNode, ref: ManifestRef, coord: tuple[int, ...]) -> Chunk | None:
+    ref = first_holding(node.manifests, coord)
+    if ref is None:
+        return None
     manifest = await _manifest(ws, ref)
     if not manifest.decoded:
         found = manifest.look_up(node.id, coord)
@@ -176,6 +172,26 @@ async def store_large_inline(ws: Workspace, refs: ChunkRefs) -> ChunkRefs:
     return refs.replace(ChunkRefs.native(refs.coords[large], raw, refs.length[large])).compact()
 
 
+async def committed_refs(
+    ws: Workspace, node: ArrayNode, manifests: Sequence[ManifestRef], box: Extents
+) -> AsyncIterator[ChunkRefs]:
+    """What readers find in some manifests of an array inside a box, a batch per manifest that has something.
+
+    Of manifests whose boxes overlap, as in some repositories of others, the first counts.
+    """
+    seen: list[ManifestRef] = []
+    for ref in manifests:
+        if not overlaps(ref.extents, box):
+            continue
+        refs = (await manifest_refs(ws, node, ref)).within(box)
+        for earlier in seen:
+            if overlaps(earlier.extents, ref.extents):
+                refs = refs.without(refs.within(earlier.extents).coords)
+        seen.append(ref)
+        if len(refs):
+            yield refs
+
+
 async def existing_refs(ws: Workspace, node: ArrayNode, box: Extents | None = None) -> AsyncIterator[ChunkRefs]:
     """References of all chunks that exist, inside a box if one is given, each once, in batches (one per manifest)."""
     grid: Extents = tuple((0, n) for n in node.layout.grid_shape)
@@ -185,15 +201,7 @@ async def existing_refs(ws: Workspace, node: ArrayNode, box: Extents | None = No
     if edits is not None:
         with ws.lock:
             overlay = edits.columns().within(box)
-    seen: list[ManifestRef] = []
-    for ref in node.manifests:
-        if not overlaps(ref.extents, box):
-            continue
-        refs = (await manifest_refs(ws, node, ref)).within(box)
-        for earlier in seen:  # boxes of foreign repositories may overlap; the first manifest counts
-            if overlaps(earlier.extents, ref.extents):
-                refs = refs.without(refs.within(earlier.extents).coords)
-        seen.append(ref)
+    async for refs in committed_refs(ws, node, node.manifests, box):
         if overlay is not None:
             refs = refs.without(overlay.coords)
         if len(refs):

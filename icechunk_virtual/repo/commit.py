@@ -7,6 +7,7 @@ fixed before the first write, so a write whose answer is lost can be looked up.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from icechunk_virtual.repo.format.snapshot import (
     decode_snapshot,
     encode_changed_snapshot,
 )
-from icechunk_virtual.repo.format.transaction_log import TransactionLog, encode_transaction_log
+from icechunk_virtual.repo.format.transaction_log import MAX_TABLES, TransactionLog, encode_transaction_log
 from icechunk_virtual.repo.info import utc_from_us
 from icechunk_virtual.repo.object_store import Version
 from icechunk_virtual.repo.split import ArrayPlan, Boxes, Rewrite, automatic_boxes, max_refs, plan_array
@@ -39,6 +40,8 @@ from icechunk_virtual.repo.workspace import UnclearCommit, Workspace, WrittenMan
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 MAX_CLOCK_DRIFT_US = 600 * 1_000_000
 _SEARCHED_BYTES = 1 << 30  # of a snapshot, to find who else uses a manifest: less work than reading every node
@@ -185,6 +188,7 @@ async def write_snapshot(
             "Set the clock of this machine right and commit again."
         )
     log = transaction_of(ws, id)
+    _warn_of_many_chunks(log)
     level = ws.config.effective_compression_level
     snapshot_bytes = await _compute(
         ws.snapshot.nbytes,
@@ -217,6 +221,14 @@ async def _compute(nbytes: int, function: Callable[P, R], *args: P.args, **kwarg
     if nbytes > _COMPUTED_ON_LOOP:
         return await asyncio.to_thread(function, *args, **kwargs)
     return function(*args, **kwargs)
+
+
+def _warn_of_many_chunks(log: TransactionLog) -> None:
+    count = sum(map(len, log.updated_chunks.values()))
+    if count > MAX_TABLES // 2:
+        logger.warning(
+            "this commit changes %d chunks, and at most %d fit into one: commit in smaller steps", count, MAX_TABLES
+        )
 
 
 def _log_bytes(log: TransactionLog) -> int:
@@ -266,11 +278,15 @@ def _boxes_of(ws: Workspace, node: ArrayNode, added: int, *, rewrite_all: bool) 
     if rule is not None:
         return Boxes.of(grid, rule)
     limit = max_refs(ws.config.effective_inline_threshold)
-    files = [ws.snapshot.manifest_file(ref.id) for ref in node.manifests]
-    known = sum(file.num_chunk_refs for file in files if file is not None)
-    if added + known > limit or (len(files) > 1 and not rewrite_all):
+    if (len(node.manifests) > 1 and not rewrite_all) or added + _num_refs(ws, node) > limit:
         return automatic_boxes(grid, names, limit)
     return Boxes(grid, grid)
+
+
+def _num_refs(ws: Workspace, node: ArrayNode) -> int:
+    """References in the manifests of an array before the session."""
+    files = (ws.snapshot.manifest_file(ref.id) for ref in node.manifests)
+    return sum(file.num_chunk_refs for file in files if file is not None)
 
 
 async def _write_array(ws: Workspace, node: ArrayNode, plan: ArrayPlan, slots: asyncio.Semaphore) -> WrittenArray:
@@ -291,11 +307,8 @@ async def _write_manifest(
         return earlier.result
     async with slots:
         begun = ws.world.now_us()
-        content = ChunkRefs.empty(node.layout.ndim)
-        for ref in reversed(rewrite.old):  # the first manifest that holds a chunk counts
-            old = (await chunks.manifest_refs(ws, node, ref)).within(rewrite.box)
-            content = content.without(content.within(ref.extents).coords).replace(old)
-        content = rewrite.edits.apply(content).detached()
+        old = [refs async for refs in chunks.committed_refs(ws, node, rewrite.old, rewrite.box)]
+        content = rewrite.edits.apply(ChunkRefs.concat([ChunkRefs.empty(node.layout.ndim), *old])).detached()
         if not len(content):
             return None
         id = ManifestId(ws.world.random_bytes(OBJECT_ID_SIZE))

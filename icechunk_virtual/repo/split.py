@@ -9,8 +9,12 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from operator import itemgetter
+
+import numpy as np
+from numpy.typing import NDArray
 
 from icechunk_virtual.model.chunk_refs import ChunkRefs, Extents
 from icechunk_virtual.model.nodes import ManifestRef
@@ -54,6 +58,7 @@ MAX_REFS = 2**20
 decode, and a tenth of the default cache."""
 _MAX_INLINE_BYTES = 2**29  # that one such manifest may hold
 _MAX_BOXES = 2**16  # a grid of more boxes of MAX_REFS is surely mostly empty, and gets larger ones
+_FEW_MANIFESTS = 16  # are searched one by one
 _GROWING = re.compile(r"(^|_)(t|time|times|date|year|month|week|day|hour)[0-9]*$", re.IGNORECASE)
 
 
@@ -112,6 +117,38 @@ def overlaps(one: Extents, other: Extents) -> bool:
 def holds(box: Extents, coord: Sequence[int]) -> bool:
     """Whether a chunk is inside a box; a box without ranges holds everything."""
     return all(a <= i < b for (a, b), i in zip(box, coord, strict=False))
+
+
+def first_holding(manifests: tuple[ManifestRef, ...], coord: Sequence[int]) -> ManifestRef | None:
+    """The first manifest whose box holds a chunk: where readers look for it, and nowhere else."""
+    if len(manifests) <= _FEW_MANIFESTS:
+        return next((ref for ref in manifests if holds(ref.extents, coord)), None)
+    starts, stops = _edges(_Identity(manifests))
+    found = np.flatnonzero(((starts <= coord) & (stops > coord)).all(axis=1))
+    return manifests[found[0]] if len(found) else None
+
+
+class _Identity:
+    """Tells tuples apart by identity: comparing all of their elements takes too long."""
+
+    __slots__ = ("manifests",)
+
+    def __init__(self, manifests: tuple[ManifestRef, ...]) -> None:
+        self.manifests = manifests
+
+    def __hash__(self) -> int:
+        return id(self.manifests)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.manifests is other.manifests
+
+
+@lru_cache(maxsize=16)
+def _edges(of: _Identity) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the boxes of many manifests begin and end, int64 (n, ndim) each."""
+    boxes = [ref.extents for ref in of.manifests]
+    edges = np.array(boxes, np.int64).reshape(len(boxes), len(boxes[0]), 2)
+    return np.ascontiguousarray(edges[..., 0]), np.ascontiguousarray(edges[..., 1])
 
 
 @dataclass(frozen=True, slots=True)
