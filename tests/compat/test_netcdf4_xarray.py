@@ -151,6 +151,10 @@ def test_variables_shorter_than_their_dimension(tmp_path: Path, options: ScanOpt
     with netCDF4.Dataset(path, "w") as file:
         file.createDimension("t", None)
         file.createVariable("longest", "i4", ("t",), chunksizes=(4,))[:] = np.arange(10)
+        file.createDimension("u", None)
+        file.createDimension("n", 3)
+        file.createVariable("n", "i4", ("n", "u"))[:] = np.arange(12).reshape(3, 4)  # gives `u` its length
+        file.createVariable("unwritten", "i4", ("u", "n"))
         for kind in kinds:
             for fill in (None, False, b"x" if kind == "S1" else 7):
                 variable = file.createVariable(f"{kind}_{fill}", kind, ("t",), fill_value=fill, chunksizes=(4,))

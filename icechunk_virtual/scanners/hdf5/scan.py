@@ -92,6 +92,7 @@ class _Scan:
         locations = Locations.of([source.url], etags=[source.etag], last_modified=[source.last_modified])
         self.context = HdfFile(source, locations, options)
         self.scales: dict[tuple[int, int], str] = {}  # address of a dimension scale -> name
+        self.dimensions: dict[int, tuple[int, int]] = {}  # netCDF's number of a dimension -> address of its scale
         self.nodes = 0
         self.netcdf = "_NCProperties" in file.attrs
         self.stored: list[Stored] = []
@@ -152,6 +153,8 @@ class _Scan:
             for name, dataset in each.datasets.items():
                 if dataset.shape is not None and h5ds.is_scale(dataset.id):
                     self.scales[_address(dataset.id)] = name
+                    if h5a.exists(dataset.id, b"_Netcdf4Dimid"):
+                        self.dimensions.setdefault(int(dataset.attrs["_Netcdf4Dimid"]), _address(dataset.id))
         for each in groups:
             for name, dataset in each.datasets.items():
                 with _blame_the_file(self.context.source, join_path(each.path, name)):
@@ -173,8 +176,8 @@ class _Scan:
             keys = [self._scale_key(references) for references in dataset.attrs["DIMENSION_LIST"]]
             axes.keys = tuple(keys)
             axes.attached = tuple(None if key is None else self.scales[key] for key in keys)
-        elif axes.scale:
-            axes.keys = (_address(dataset.id),)
+        elif axes.scale:  # nothing is attached to a coordinate variable of two dimensions
+            axes.keys = tuple(map(self.dimensions.get, axes.coordinates)) or (_address(dataset.id),)
         return axes
 
     def _scale_key(self, references: Any) -> tuple[int, int] | None:
