@@ -11,7 +11,7 @@ from typing import Any
 from icechunk_virtual._sync import sync_twin
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.operations import naming_operations
-from icechunk_virtual.repo import creation, expire, gc, rewrite, stats
+from icechunk_virtual.repo import expire, gc, rewrite, stats
 from icechunk_virtual.repo.creation import Opened
 from icechunk_virtual.repo.gc import GCSummary
 from icechunk_virtual.repo.info import us_from_utc
@@ -25,9 +25,6 @@ class Maintenance:
 
     _opened: Opened
     _default_metadata: dict[str, Any]
-
-    def _check_writable(self, what: str) -> None:
-        creation.check_writable(self._opened.assets.objects, what)
 
     async def rewrite_manifests_async(
         self, message: str, *, branch: str, metadata: dict[str, Any] | None = None
@@ -51,7 +48,7 @@ class Maintenance:
         ConflictError
             Somebody else committed meanwhile.
         """
-        self._check_writable("Cannot rewrite manifests")
+        self._opened.check_writable("Cannot rewrite manifests")
         properties = {**self._default_metadata, **(metadata or {})}
         return encode_id(await rewrite.rewrite_manifests(self._opened, message, branch, properties))
 
@@ -77,7 +74,7 @@ class Maintenance:
         set of str
             Ids of the versions that are too old. The tip of a branch or tag may be among them.
         """
-        self._check_writable("Cannot expire snapshots")
+        self._opened.check_writable("Cannot expire snapshots")
         released = await expire.expire(
             self._opened.assets,
             us_from_utc(older_than),
@@ -118,7 +115,7 @@ class Maintenance:
             What was deleted. An object that could not be deleted is logged and does not count.
         """
         if not dry_run:
-            self._check_writable("Cannot garbage collect")
+            self._opened.check_writable("Cannot garbage collect")
         limits = Limits(max_snapshots_in_memory, max_compressed_manifest_mem_bytes, max_concurrent_manifest_fetches)
         older_than_us = us_from_utc(delete_object_older_than)
         return await gc.collect_garbage(

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from icechunk_virtual._sync import BothIterator, class_twin, run, sync_twin
+from icechunk_virtual.branches import BranchesAndTags
 from icechunk_virtual.containers.credentials import AnyCredential
 from icechunk_virtual.maintenance import Maintenance
-from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.operations import naming_operations
-from icechunk_virtual.repo import creation, history, inspect, notebook, preload, refs
+from icechunk_virtual.repo import creation, history, inspect, notebook, preload
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.conflicts import ConflictSolver
 from icechunk_virtual.repo.creation import Opened
@@ -33,7 +33,7 @@ Authorize = Mapping[str, AnyCredential | None]
 
 
 @naming_operations
-class Repository(Maintenance):
+class Repository(BranchesAndTags, Maintenance):
     """A versioned Zarr hierarchy at one storage.
 
     Made by `create`, `open` and `open_or_create`. Pickles with storage, configuration, authorisations and default
@@ -147,6 +147,30 @@ class Repository(Maintenance):
 
     reopen = sync_twin(reopen_async)
 
+    def with_config(
+        self, config: RepositoryConfig, authorize_virtual_chunk_access: Authorize | None = None
+    ) -> Repository:
+        """The same repository under exactly this configuration: what it does not set is unset.
+
+        `reopen` merges, so it can take nothing away. Nothing is saved until `save_config` of the result.
+
+        Parameters
+        ----------
+        config
+            As it shall be.
+        authorize_virtual_chunk_access
+            As for `reopen`.
+
+        Examples
+        --------
+        >>> import icechunk_virtual as icechunk
+        >>> repo = icechunk.Repository.create(
+        ...     icechunk.in_memory_storage(), icechunk.RepositoryConfig(inline_chunk_threshold_bytes=0)
+        ... )
+        >>> repo.with_config(icechunk.RepositoryConfig()).save_config()
+        """
+        return Repository(self._storage, creation.reconfigure(self._opened, config, authorize_virtual_chunk_access))
+
     # -- what it is --------------------------------------------------------------------------------------------
 
     @property
@@ -246,88 +270,6 @@ class Repository(Maintenance):
 
     diff = sync_twin(diff_async)
 
-    # -- branches and tags -------------------------------------------------------------------------------------
-
-    async def create_branch_async(self, branch: str, snapshot_id: str) -> None:
-        """Create a branch at a snapshot."""
-        id = await self._existing(snapshot_id, "Cannot create branch")
-        await refs.create_branch(self._opened.assets.objects, branch, id)
-
-    create_branch = sync_twin(create_branch_async)
-
-    async def list_branches_async(self) -> set[str]:
-        """Names of all branches."""
-        return await refs.list_branches(self._opened.assets.objects)
-
-    list_branches = sync_twin(list_branches_async)
-
-    async def lookup_branch_async(self, branch: str) -> str:
-        """Id of the snapshot at the tip of a branch.
-
-        Raises
-        ------
-        RefNotFound
-        """
-        return encode_id((await refs.read_branch(self._opened.assets.objects, branch))[0])
-
-    lookup_branch = sync_twin(lookup_branch_async)
-
-    async def reset_branch_async(self, branch: str, snapshot_id: str, *, from_snapshot_id: str | None = None) -> None:
-        """Move a branch to any snapshot.
-
-        Parameters
-        ----------
-        from_snapshot_id
-            Only if the tip of the branch is this one.
-        """
-        id = await self._existing(snapshot_id, "Cannot reset branch")
-        expected = None if from_snapshot_id is None else parse_snapshot_id(from_snapshot_id)
-        await refs.reset_branch(self._opened.assets.objects, branch, id, expected=expected)
-
-    reset_branch = sync_twin(reset_branch_async)
-
-    async def delete_branch_async(self, branch: str) -> None:
-        """Delete a branch, but never ``main``. Snapshots stay."""
-        self._check_writable("Cannot delete branch")
-        await refs.delete_branch(self._opened.assets.objects, branch)
-
-    delete_branch = sync_twin(delete_branch_async)
-
-    async def create_tag_async(self, tag: str, snapshot_id: str) -> None:
-        """Create a tag at a snapshot. Tags are immutable, and a deleted name is never free again."""
-        id = await self._existing(snapshot_id, "Cannot create tag")
-        await refs.create_tag(self._opened.assets.objects, tag, id)
-
-    create_tag = sync_twin(create_tag_async)
-
-    async def list_tags_async(self) -> set[str]:
-        """Names of all tags that were not deleted."""
-        return await refs.list_tags(self._opened.assets.objects)
-
-    list_tags = sync_twin(list_tags_async)
-
-    async def lookup_tag_async(self, tag: str) -> str:
-        """Id of the snapshot of a tag.
-
-        Raises
-        ------
-        RefNotFound
-        """
-        return encode_id(await refs.read_tag(self._opened.assets.objects, tag))
-
-    lookup_tag = sync_twin(lookup_tag_async)
-
-    async def delete_tag_async(self, tag: str) -> None:
-        """Delete a tag. Its name cannot be used again."""
-        self._check_writable("Cannot delete tag")
-        await refs.delete_tag(self._opened.assets.objects, tag)
-
-    delete_tag = sync_twin(delete_tag_async)
-
-    async def _existing(self, snapshot_id: str, what: str) -> Any:
-        self._check_writable(what)
-        return (await history.fetch(self._opened.assets, parse_snapshot_id(snapshot_id))).id
-
     # -- sessions ----------------------------------------------------------------------------------------------
 
     async def readonly_session_async(
@@ -367,7 +309,7 @@ class Repository(Maintenance):
 
     async def writable_session_async(self, branch: str) -> Session:
         """A checkout of the tip of a branch, to be changed and committed."""
-        self._check_writable("Cannot create writable_session")
+        self._opened.check_writable("Cannot create writable_session")
         assets = self._opened.assets
         id = await history.resolve(assets, Version(branch=branch))
         snapshot = await history.fetch(assets, id)

@@ -240,9 +240,8 @@ def _save(repo: Repository, options: argparse.Namespace) -> Report:
 
 
 def _save_instead(repo: Repository, config: RepositoryConfig, options: argparse.Namespace) -> Report:
-    """Save a configuration as it is: merging, as the library does it, never takes anything away."""
-    repo._opened.config = config
-    return _save(repo, options)
+    """Save a configuration as it is: merging never takes anything away."""
+    return _save(repo.with_config(config), options)
 
 
 def _report(repo: Repository, options: argparse.Namespace) -> Report:

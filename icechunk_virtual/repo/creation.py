@@ -79,6 +79,16 @@ class Opened:
     def __post_init__(self) -> None:
         self.fetcher = make_fetcher(self.authorization, self.config)
 
+    @property
+    def objects(self) -> ObjectStore:
+        """The objects of the repository, without caches."""
+        return self.assets.objects
+
+    def check_writable(self, what: str) -> None:
+        """Raise `ReadOnlyError`, naming what was tried, unless the storage can be written to."""
+        if not self.objects.writable:
+            raise ReadOnlyError(f"the storage used by this Icechunk repository is read-only: {what}")
+
     def workspace(
         self, snapshot: Snapshot, *, branch: str | None = None, default_metadata: dict[str, Any] | None = None
     ) -> Workspace:
@@ -117,7 +127,7 @@ async def create(
     check_containers(config)
     opened = _assemble(connect, config, None, granted or {}, world)
     objects = opened.assets.objects
-    check_writable(objects, "Cannot create repository")
+    opened.check_writable("Cannot create repository")
     async for page in objects.list(""):
         if page:
             await _refuse_format_2(objects)
@@ -213,20 +223,24 @@ def reopen(opened: Opened, config: RepositoryConfig | None, granted: Granted | N
     if config is not None:
         check_containers(config)
     merged = opened.config if config is None else opened.config.merge(config)
+    return _configured(opened, merged, granted)
+
+
+def reconfigure(opened: Opened, config: RepositoryConfig, granted: Granted | None) -> Opened:
+    """The same repository under another configuration, taken as it is, or other authorisations (``None``: as now)."""
+    check_containers(config)
+    return _configured(opened, config, granted)
+
+
+def _configured(opened: Opened, config: RepositoryConfig, granted: Granted | None) -> Opened:
     granted = opened.granted if granted is None else granted
-    return _assemble(opened.connect, copy.deepcopy(merged), opened.config_version, granted, opened.world)
+    return _assemble(opened.connect, copy.deepcopy(config), opened.config_version, granted, opened.world)
 
 
 async def save_config(opened: Opened) -> None:
     """Save the effective configuration, unless somebody else did since it was read."""
-    check_writable(opened.assets.objects, "Cannot save configuration")
+    opened.check_writable("Cannot save configuration")
     await _write_config(opened)
-
-
-def check_writable(objects: ObjectStore, what: str) -> None:
-    """Raise `ReadOnlyError` naming what was tried, unless the storage can be written to."""
-    if not objects.writable:
-        raise ReadOnlyError(f"the storage used by this Icechunk repository is read-only: {what}")
 
 
 def _assemble(
@@ -248,7 +262,7 @@ async def _read_config(objects: ObjectStore) -> tuple[RepositoryConfig | None, V
 
 
 async def _write_config(opened: Opened) -> None:
-    objects, data = opened.assets.objects, encode_config(opened.config)
+    objects, data = opened.objects, encode_config(opened.config)
     try:
         if opened.config_version is None:
             opened.config_version = await objects.put_new(CONFIG_KEY, data)

@@ -58,14 +58,27 @@ async def resolve(assets: Assets, version: Version) -> SnapshotId:
     return parse_snapshot_id(version.snapshot_id or "")
 
 
+async def existing(assets: Assets, text: str) -> SnapshotId:
+    """The id of a snapshot that exists, from its text. Its file is not read."""
+    id = parse_snapshot_id(text)
+    try:
+        await assets.snapshot_last_modified_us(id)
+    except ObjectNotFound:
+        raise _not_found(id) from None
+    return id
+
+
 async def fetch(assets: Assets, id: SnapshotId, *, fresh: bool = False) -> Snapshot:
     """A snapshot, or an error that says it does not exist; `fresh`: as it is now, whatever was read before."""
     try:
         return await assets.fetch_snapshot(id, fresh=fresh)
     except ObjectNotFound:
-        raise SnapshotNotFound(
-            f"snapshot not found: `{encode_id(id)}`; repo.ancestry() lists those that exist", snapshot=encode_id(id)
-        ) from None
+        raise _not_found(id) from None
+
+
+def _not_found(id: SnapshotId) -> SnapshotNotFound:
+    text = encode_id(id)
+    return SnapshotNotFound(f"snapshot not found: `{text}`; repo.ancestry() lists those that exist", snapshot=text)
 
 
 async def ancestors(assets: Assets, id: SnapshotId, *, fresh: bool = False) -> AsyncIterator[Snapshot]:

@@ -19,6 +19,7 @@ FLOORS = {
     "scanners": 2,
     "repo": 2,
     "maintenance": 3,
+    "branches": 3,
     "repository": 3,
     "session": 3,
     "references": 3,

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.source import PACKAGE, modules
 
-NOUNS = ("maintenance", "repository", "session", "store", "storage", "credentials")
+NOUNS = ("branches", "maintenance", "repository", "session", "store", "storage", "credentials")
 
 
 def public_classes() -> list[tuple[str, str]]:

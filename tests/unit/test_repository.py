@@ -40,6 +40,7 @@ from icechunk_virtual.errors import (
     StorageError,
     UnsupportedFormat,
 )
+from tests.support.faulty import Script, faulty
 from tests.support.hierarchies import (
     GROUP,
     PROTOTYPE,
@@ -240,6 +241,25 @@ def test_reopen(tmp_path: Path) -> None:
     assert commit(changed, "x") == repo.lookup_branch("main")
 
 
+def test_a_configuration_taken_as_it_is(storage: Storage) -> None:
+    prefix = "file:///data/"
+    config = RepositoryConfig(inline_chunk_threshold_bytes=3, get_partial_values_concurrency=4)
+    config.set_virtual_chunk_container(VirtualChunkContainer(prefix, local_filesystem_store("/data")))
+    repo = new_repository(storage, config, {prefix: None})
+    exact = RepositoryConfig(get_partial_values_concurrency=5)
+    other = repo.with_config(exact)
+    assert other.config == exact
+    assert other.authorized_virtual_container_prefixes == {prefix}
+    exact.get_partial_values_concurrency = 6
+    assert (repo.config, other.config.get_partial_values_concurrency) == (config, 5)
+    assert repo.with_config(exact, {}).authorized_virtual_container_prefixes == set()
+    assert Repository.fetch_config(storage) == config
+    other.save_config()
+    assert Repository.open(storage).config == RepositoryConfig(get_partial_values_concurrency=5)
+    with pytest.raises(ConfigConflict):
+        repo.save_config()
+
+
 # -- branches --------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +294,22 @@ def test_refs_need_an_existing_snapshot(repo: Repository, make: str) -> None:
     with pytest.raises(IcechunkError, match="invalid ref name `a/b`"):
         getattr(repo, make)("a/b", FIRST)
     assert repo.list_branches() | repo.list_tags() == {"main"}
+
+
+def test_refs_to_snapshots_read_no_snapshot() -> None:
+    """They may be large: that they are there is enough."""
+    storage, script = in_memory_storage(), Script()
+    id = commit(new_repository(storage), "one")
+    repo = Repository.open(faulty(storage, script))
+    script.restart()
+    repo.create_branch("b", id)
+    repo.create_tag("t", id)
+    repo.reset_branch("b", FIRST)
+    assert [call for call in script.calls if call[1].startswith("snapshots/")] == [
+        ("head", f"snapshots/{id}"),
+        ("head", f"snapshots/{id}"),
+        ("head", f"snapshots/{FIRST}"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["with space", "ñandú", "a.b", "100%", "back\\slash", "日本"])
