@@ -92,8 +92,8 @@ def automatic_boxes(grid: tuple[int, ...], names: Sequence[str | None] | None, l
     while True:
         shape, room = list(grid), limit
         for axis in (*reversed(others), growing)[: len(grid)]:
-            shape[axis] = room
-            room = _power_of_two(room // grid[axis])
+            shape[axis] = _power_of_two(room)
+            room //= grid[axis]
         if math.prod(-(-count // step) for count, step in zip(grid, shape, strict=True)) <= _MAX_BOXES:
             return Boxes(grid, tuple(shape))
         limit *= 2

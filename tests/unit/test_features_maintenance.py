@@ -1,4 +1,4 @@
-"""Rows of the feature table about splitting and maintenance, by their ids."""
+"""Rows of the feature table about maintenance, by their ids."""
 
 from __future__ import annotations
 
@@ -36,30 +36,6 @@ def value(repo: ic.Repository, at: Any) -> Any:
 
 def commits(repo: ic.Repository, count: int) -> list[str]:
     return [edit(repo.writable_session("main"), (0, 0), n + 1).commit(f"{n + 1}") for n in range(count)]
-
-
-def test_F049_manifests_are_split() -> None:
-    dim = ic.ManifestSplitDimCondition
-    splitting = ic.ManifestSplittingConfig.from_dict(
-        {ic.ManifestSplitCondition.AnyArray(): {dim.DimensionName("x"): 3, dim.Any(): 4}}
-    )
-    repo = ic.Repository.create(
-        ic.in_memory_storage(), ic.RepositoryConfig(manifest=ic.ManifestConfig(splitting=splitting))
-    )
-    session = repo.writable_session("main")
-    group = zarr.create_group(session.store)
-    group.create_array("a", shape=(8, 8), chunks=(1, 1), dtype="i4", dimension_names=["x", "y"])[...] = 1
-    first = session.commit("split")
-    before = {m.id: m.num_chunk_refs for m in repo.lookup_snapshot(first).manifests}
-    assert sorted(before.values()) == [8, 8, 12, 12, 12, 12]
-    second = edit(repo.writable_session("main"), (0, 0), 5).commit("one chunk")
-    after = {m.id for m in repo.lookup_snapshot(second).manifests}
-    assert len(before.keys() & after) == 5
-    third = repo.rewrite_manifests("all", branch="main", metadata={"by": "me"})
-    info = repo.lookup_snapshot(third)
-    assert not after & {m.id for m in info.manifests}
-    assert info.metadata["by"] == "me"
-    assert info.metadata["splitting_config"]["split_sizes"][0][0] == "any_array"
 
 
 def test_F096_snapshots_expire() -> None:
