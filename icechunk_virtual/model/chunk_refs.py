@@ -338,7 +338,7 @@ class ChunkRefs(_Axes):
         """The chunks inside a box. Where the box cuts the first axis only, the columns are views of these."""
         if len(extents) != self.ndim:
             raise ValueError(f"a box of {len(extents)} ranges for an array of {self.ndim} dimensions")
-        if not extents:
+        if not extents or not len(self):
             return self
         start, stop = (bisect_left(self._axes[0], edge) for edge in extents[0])
         refs = self if (start, stop) == (0, len(self)) else self._take(slice(start, max(start, stop)))

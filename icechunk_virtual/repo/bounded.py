@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+async def together(jobs: Sequence[Awaitable[T]]) -> list[T]:
+    """What all the jobs return, done at once; the first error is raised. One alone needs no task."""
+    return [await jobs[0]] if len(jobs) == 1 else await asyncio.gather(*jobs)
 
 
 async def for_each(

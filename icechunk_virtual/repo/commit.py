@@ -22,7 +22,9 @@ from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, Node
 from icechunk_virtual.model.nodes import ArrayNode, ManifestRef, Node
 from icechunk_virtual.repo import chunks, history, refs, tree
 from icechunk_virtual.repo.assets import keys_of
+from icechunk_virtual.repo.bounded import together
 from icechunk_virtual.repo.change_set import ChangeSet
+from icechunk_virtual.repo.chunk_edits import Overlay
 from icechunk_virtual.repo.format.manifest import Manifest, encode_manifest
 from icechunk_virtual.repo.format.metadata_values import normalise
 from icechunk_virtual.repo.format.snapshot import (
@@ -35,7 +37,7 @@ from icechunk_virtual.repo.format.snapshot import (
 from icechunk_virtual.repo.format.transaction_log import MAX_TABLES, TransactionLog, encode_transaction_log
 from icechunk_virtual.repo.info import utc_from_us
 from icechunk_virtual.repo.object_store import Version
-from icechunk_virtual.repo.split import ArrayPlan, Boxes, Rewrite, automatic_boxes, max_refs, plan_array
+from icechunk_virtual.repo.split import Boxes, Rewrite, automatic_boxes, max_refs, plan_array
 from icechunk_virtual.repo.workspace import UnclearCommit, Workspace, WrittenManifest
 
 P = ParamSpec("P")
@@ -52,8 +54,19 @@ _REUSABLE_US = 600 * 1_000_000  # later, garbage collection may have found a man
 
 @dataclass(frozen=True, slots=True)
 class WrittenArray:
-    """An array after its manifests were written: where its chunks are now, and the files and objects that are new."""
+    """An array after its manifests were written.
 
+    Attributes
+    ----------
+    edits
+        Of its chunks, inside its grid.
+    manifests
+        Where its chunks are now.
+    files, chunks
+        New manifests and chunk objects.
+    """
+
+    edits: Overlay
     manifests: tuple[ManifestRef, ...]
     files: tuple[ManifestFile, ...]
     chunks: tuple[ChunkId, ...]
@@ -187,7 +200,7 @@ async def write_snapshot(
             f"invalid snapshot timestamp ordering. parent: {utc_from_us(before)}, child: {utc_from_us(now)}. "
             "Set the clock of this machine right and commit again."
         )
-    log = transaction_of(ws, id)
+    log = transaction_of(ws, id, {path: array.edits for path, (_, array) in written.items()})
     _warn_of_many_chunks(log)
     level = ws.config.effective_compression_level
     snapshot_bytes = await _compute(
@@ -252,8 +265,8 @@ async def _write_manifests(ws: Workspace, *, rewrite_all: bool) -> dict[str, tup
     """Carry out the plans of all arrays that need one; a bounded number of manifests at once."""
     slots = asyncio.Semaphore(_MANIFESTS_AT_ONCE)
     nodes = list(_arrays_to_write(ws, rewrite_all=rewrite_all))
-    jobs = [_write_array(ws, node, plan_of(ws, node, rewrite_all=rewrite_all), slots) for node in nodes]
-    return {node.path: (node, array) for node, array in zip(nodes, await asyncio.gather(*jobs), strict=True)}
+    arrays = await together([_write_array(ws, node, slots, rewrite_all=rewrite_all) for node in nodes])
+    return {node.path: (node, array) for node, array in zip(nodes, arrays, strict=True)}
 
 
 def _arrays_to_write(ws: Workspace, *, rewrite_all: bool) -> Iterable[ArrayNode]:
@@ -262,13 +275,6 @@ def _arrays_to_write(ws: Workspace, *, rewrite_all: bool) -> Iterable[ArrayNode]
     paths = {*ws.changes.edited_arrays(), *ws.changes.updated, *ws.changes.new}
     nodes = (tree.get_node(ws, path) for path in sorted(paths))
     return [node for node in nodes if isinstance(node, ArrayNode)]
-
-
-def plan_of(ws: Workspace, node: ArrayNode, *, rewrite_all: bool = False) -> ArrayPlan:
-    """What to do with the manifests of an array."""
-    edits = chunks.edits_in_grid(ws, node)
-    boxes = _boxes_of(ws, node, len(edits.refs), rewrite_all=rewrite_all)
-    return plan_array(node.manifests, edits, boxes, rewrite_all=rewrite_all)
 
 
 def _boxes_of(ws: Workspace, node: ArrayNode, added: int, *, rewrite_all: bool) -> Boxes:
@@ -289,13 +295,17 @@ def _num_refs(ws: Workspace, node: ArrayNode) -> int:
     return sum(file.num_chunk_refs for file in files if file is not None)
 
 
-async def _write_array(ws: Workspace, node: ArrayNode, plan: ArrayPlan, slots: asyncio.Semaphore) -> WrittenArray:
-    written = await asyncio.gather(*(_write_manifest(ws, node, rewrite, slots) for rewrite in plan.rewrites))
+async def _write_array(ws: Workspace, node: ArrayNode, slots: asyncio.Semaphore, *, rewrite_all: bool) -> WrittenArray:
+    edits = chunks.edits_in_grid(ws, node)
+    boxes = _boxes_of(ws, node, len(edits.refs), rewrite_all=rewrite_all)
+    plan = plan_array(node.manifests, edits, boxes, rewrite_all=rewrite_all)
+    written = await together([_write_manifest(ws, node, rewrite, slots) for rewrite in plan.rewrites])
     made = [pair for pair in written if pair is not None]
     return WrittenArray(
+        edits=edits,
         manifests=(*plan.kept, *(ref for ref, _ in made)),
         files=tuple(file for _, file in made),
-        chunks=tuple(id for rewrite in plan.rewrites for id in _native_ids(rewrite.edits.refs)),
+        chunks=tuple(_native_ids(edits.refs)),
     )
 
 
@@ -322,14 +332,16 @@ async def _write_manifest(
 
 def _native_ids(content: ChunkRefs) -> list[ChunkId]:
     """Ids of the native chunks, a step per stored object."""
+    if not len(content.chunk_ids):
+        return []
     rows = np.unique(content.source[content.kind == ChunkKind.NATIVE])
     return [ChunkId(row.tobytes()) for row in content.chunk_ids[rows]]
 
 
 async def _files_in_use(
     ws: Workspace, changed: Mapping[str, Node | None], written: Mapping[str, tuple[ArrayNode, WrittenArray]]
-) -> NDArray[Any]:
-    """Every manifest file that a node of the new snapshot refers to, as `Snapshot.manifest_table`."""
+) -> bytes:
+    """Every manifest file that a node of the new snapshot refers to, for `encode_changed_snapshot`."""
     base = ws.snapshot
     replaced = [node for path in changed if (node := tree.find_committed(ws, path)) is not None]
     before = Counter(ref.id for node in replaced for ref in _manifests(node))
@@ -337,7 +349,7 @@ async def _files_in_use(
     dropped = before.keys() - after
     if dropped:  # a foreign writer may have put several arrays into one manifest
         dropped -= await _compute(len(dropped) * base.nbytes, _used_elsewhere, base, dropped, changed, before)
-    return changed_files(base.manifest_table, dropped, [file for _, array in written.values() for file in array.files])
+    return changed_files(base, dropped, [file for _, array in written.values() for file in array.files])
 
 
 def _used_elsewhere(
@@ -369,15 +381,12 @@ def overlay_nodes(
     return changed
 
 
-def transaction_of(ws: Workspace, id: SnapshotId) -> TransactionLog:
-    """What the session did, by node ids."""
+def transaction_of(ws: Workspace, id: SnapshotId, edits: Mapping[str, Overlay]) -> TransactionLog:
+    """What the session did, by node ids; `edits` are those of the chunks, by path, inside the grids."""
     changes = ws.changes
-
     updated_chunks: dict[NodeId, NDArray[np.uint32]] = {}
     for path in changes.edited_arrays():
-        node = tree.get_array(ws, path)
-        overlay = chunks.edits_in_grid(ws, node)
-        updated_chunks[node.id] = overlay.refs.replace(overlay.deleted).coords
+        updated_chunks[tree.get_array(ws, path).id] = edits[path].refs.replace(edits[path].deleted).coords
     new, updated, deleted = changes.new.values(), changes.updated.values(), changes.deleted.values()
     return TransactionLog(
         id=id,

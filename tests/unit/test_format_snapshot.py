@@ -12,7 +12,9 @@ from icechunk_virtual.model.nodes import ArrayLayout, ArrayNode, GroupNode, Mani
 from icechunk_virtual.repo.format import snapshot_encode
 from icechunk_virtual.repo.format.envelope import FileType, unwrap, wrap
 from icechunk_virtual.repo.format.snapshot import (
+    ManifestFile,
     Snapshot,
+    changed_files,
     count_tables,
     decode_snapshot,
     encode_changed_snapshot,
@@ -197,3 +199,25 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_encode, "MAX_FLATBUFFER", 500)
     with pytest.raises(TooLargeForFormat, match="at most 500"):
         encode_snapshot(**HEAD, nodes=nodes, manifest_files=[])
+
+
+def test_manifest_files_are_found_in_any_order() -> None:
+    """We write them sorted by id; others may not."""
+    files = [ManifestFile(bytes([n]) * 12, 100 + n, n) for n in range(5)]
+    content = unwrap(encode_snapshot(**HEAD, nodes=[], manifest_files=files), file_type=FileType.SNAPSHOT, file="s")
+    start = content.index(bytes(12), 80)
+    rows = [content[start + 32 * n : start + 32 * (n + 1)] for n in range(5)]
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
+        shuffled = content[:start] + b"".join(rows[n] for n in order) + content[start + 160 :]
+        snapshot = decode_snapshot(wrap(FileType.SNAPSHOT, shuffled), file="s")
+        assert snapshot.manifest_files == tuple(files[n] for n in order)
+        assert [snapshot.manifest_file(file.id) for file in files] == files
+        assert snapshot.manifest_file(b"nobodys id!!") is None
+        again = encode_changed_snapshot(
+            snapshot,
+            **HEAD,
+            changed={},
+            manifest_files=changed_files(snapshot, {files[1].id, b"nobodys id!!"}, [ManifestFile(b"\2" * 12, 7, 7)]),
+        )
+        expected = (files[0], ManifestFile(b"\2" * 12, 7, 7), files[3], files[4])
+        assert decode_snapshot(again, file="s").manifest_files == expected

@@ -16,7 +16,7 @@ from icechunk_virtual.repo.format.envelope import DEFAULT_LEVEL, MAX_FLATBUFFER,
 from icechunk_virtual.repo.format.flat import FILE_IDENTIFIER
 from icechunk_virtual.repo.format.metadata_values import pack
 from icechunk_virtual.repo.format.snapshot_nodes import NODE_AT, encode_node
-from icechunk_virtual.repo.format.snapshot_view import MANIFEST_FILE, ManifestFile, Snapshot
+from icechunk_virtual.repo.format.snapshot_view import FILE, ManifestFile, Snapshot
 
 MAX_TABLES = 50_000_000
 """Tables per snapshot that icechunk 1.1.15 and later read."""
@@ -83,7 +83,7 @@ def encode_changed_snapshot(
     message: str,
     metadata: Mapping[str, Any],
     changed: Mapping[str, Node | None],
-    manifest_files: Iterable[ManifestFile] | NDArray[Any],
+    manifest_files: Iterable[ManifestFile] | bytes,
     level: int = DEFAULT_LEVEL,
 ) -> bytes:
     """The nodes of `base` with some of them exchanged, added or (``None``) removed, as a complete snapshot file.
@@ -147,32 +147,23 @@ def _overlaid(base: Snapshot, changed: Mapping[str, Node | None], order: list[st
     return iter(sorted([*kept, *new], key=lambda node: node.path.encode("utf-8")))
 
 
-def _table_of(files: Iterable[ManifestFile] | NDArray[Any]) -> NDArray[Any]:
-    """Manifest files in columns, in the order of their ids."""
-    if isinstance(files, np.ndarray):
-        return files
-    files = sorted(files, key=lambda file: file.id)
-    table = np.zeros(len(files), MANIFEST_FILE)
-    for name in ("size_bytes", "num_chunk_refs"):
-        table[name] = [getattr(file, name) for file in files]
-    table["id"] = np.frombuffer(b"".join(file.id for file in files), table["id"].dtype)
-    return table
+def _files_of(files: Iterable[ManifestFile]) -> bytes:
+    """The list of manifest files as it is in a snapshot: in the order of their ids."""
+    rows = sorted(FILE.pack(file.id, file.size_bytes, file.num_chunk_refs) for file in files)
+    if len({row[:OBJECT_ID_SIZE] for row in rows}) != len(rows):
+        raise ValueError("a manifest is listed twice")
+    return b"".join(rows)
 
 
-def changed_files(table: NDArray[Any], dropped: Collection[ManifestId], added: Iterable[ManifestFile]) -> NDArray[Any]:
-    """A `Snapshot.manifest_table` without some manifests and with others, in the order of their ids.
-
-    One that is added and there already is listed once.
-    """
-    new = _table_of(added)
-    out = np.zeros(len(table) + len(new), MANIFEST_FILE)  # concatenate would forget the gaps between the columns
-    out[: len(new)], out[len(new) :] = new, table
-    ids = np.ascontiguousarray(out["id"]).view(f"S{OBJECT_ID_SIZE}")
-    kept, first = np.unique(ids, return_index=True)
-    if dropped:
-        kept = np.isin(kept, np.array(list(dropped)), invert=True)
-        first = first[kept]
-    return out[first]
+def changed_files(base: Snapshot, dropped: Collection[ManifestId], added: Iterable[ManifestFile]) -> bytes:
+    """The manifest files of a snapshot without some and with others, as they are in a snapshot."""
+    old = base.manifest_table.tobytes()
+    rows = {old[at : at + OBJECT_ID_SIZE]: old[at : at + FILE.size] for at in range(0, len(old), FILE.size)}
+    for id in dropped:
+        rows.pop(id, None)
+    for file in added:
+        rows[file.id] = FILE.pack(file.id, file.size_bytes, file.num_chunk_refs)
+    return b"".join(rows[id] for id in sorted(rows))
 
 
 class _Head:
@@ -185,7 +176,7 @@ class _Head:
         flushed_at_us: int,
         message: str,
         metadata: Mapping[str, Any],
-        manifest_files: Iterable[ManifestFile] | NDArray[Any],
+        manifest_files: Iterable[ManifestFile] | bytes,
     ) -> None:
         if len(id) != OBJECT_ID_SIZE or (parent_id is not None and len(parent_id) != OBJECT_ID_SIZE):
             raise ValueError(f"a snapshot id has {OBJECT_ID_SIZE} bytes")
@@ -194,15 +185,12 @@ class _Head:
         self.id, self.parent_id, self.flushed_at_us = id, parent_id, flushed_at_us
         self.message = message.encode("utf-8")
         self.items = sorted((name.encode("utf-8"), pack(value)) for name, value in metadata.items())
-        self.files = _table_of(manifest_files)
-        ids = self.files["id"].view(f"S{OBJECT_ID_SIZE}")
-        if (ids[1:] <= ids[:-1]).any():
-            raise ValueError("a manifest is listed twice")
+        self.files = manifest_files if isinstance(manifest_files, bytes) else _files_of(manifest_files)
 
     def encode(self, num_nodes: int) -> tuple[bytearray, int]:
         """The beginning of the file, to a multiple of 8; position of the first element of the vector of nodes."""
         files = _TABLE + _FIELDS.size  # 84: the structs behind the count are at a multiple of 8, as they must
-        out = bytearray(files) + struct.pack("<I", len(self.files)) + self.files.tobytes()
+        out = bytearray(files) + struct.pack("<I", len(self.files) // FILE.size) + self.files
         message = len(out)
         out += struct.pack("<I", len(self.message)) + self.message + b"\0"
         metadata = self._append_metadata(out)

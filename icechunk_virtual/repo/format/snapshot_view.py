@@ -7,6 +7,7 @@ run of nodes. Writing is in `snapshot_encode`.
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,8 @@ MANIFEST_FILE = np.dtype(
     }
 )
 """ManifestFileInfo (section 4.2)."""
+FILE = struct.Struct("<12s4xQI4x")
+"""One of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ class Snapshot:
         self._nodes, self.num_nodes = _vector_of_nodes(root)
         self._halves: dict[int, bytes] = {}
         self._known: dict[str, Node] = {}
-        self._files = _manifest_files(root)
+        self._files_at, count = root.vector(MANIFEST_FILES, FILE.size, 8, "the list of manifests")
+        self._files = np.frombuffer(buffer.data, MANIFEST_FILE, count, self._files_at if count else 0)
         self.nbytes = buffer.size + 8 * self.num_nodes
 
     def __repr__(self) -> str:
@@ -224,24 +228,23 @@ class Snapshot:
         return tuple(self._manifest_file(row) for row in range(len(self._files)))
 
     def _manifest_file(self, row: int) -> ManifestFile:
-        info = self._files[row]
-        return ManifestFile(ManifestId(info["id"].tobytes()), int(info["size_bytes"]), int(info["num_chunk_refs"]))
-
-    @functools.cached_property
-    def _file_order(self) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-        ids = np.ascontiguousarray(self._files["id"]).view(
-            "S12"
-        )  # all of one length: the zeros that S drops do not matter
-        order = np.argsort(ids, kind="stable")
-        return ids[order], order
+        id, size_bytes, num_chunk_refs = FILE.unpack_from(self._buffer.data, self._files_at + row * FILE.size)
+        return ManifestFile(ManifestId(id), size_bytes, num_chunk_refs)
 
     def manifest_file(self, id: ManifestId) -> ManifestFile | None:
         """What is known about a manifest, ``None`` if it is not of this snapshot."""
-        ids, order = self._file_order
-        row = int(np.searchsorted(ids, np.bytes_(id)))
-        if row == len(ids) or ids[row].ljust(OBJECT_ID_SIZE, b"\0") != id:
-            return None
-        return self._manifest_file(int(order[row]))
+        data, low, high = self._buffer.data, 0, len(self._files)
+        while low < high:
+            middle = (low + high) // 2
+            at = self._files_at + middle * FILE.size
+            if data[at : at + OBJECT_ID_SIZE] < id:
+                low = middle + 1
+            else:
+                high = middle
+        if low < len(self._files) and (found := self._manifest_file(low)).id == id:
+            return found
+        rows = (self._manifest_file(row) for row in range(len(self._files)))  # others may not have sorted them
+        return next((file for file in rows if file.id == id), None)
 
     def occurrences(self, id: ManifestId) -> int:
         """How often the bytes of an id stand in the file: once in the list of manifests, and once per reference."""
@@ -332,10 +335,3 @@ def _vector_of_nodes(root: Table) -> tuple[int, int]:
     if count > MAX_NODES:
         raise root.buffer.corrupt(f"{count} nodes are more than any reader takes", start)
     return start, count
-
-
-def _manifest_files(root: Table) -> NDArray[Any]:
-    start, count = root.vector(MANIFEST_FILES, MANIFEST_FILE.itemsize, 8, "the list of manifests")
-    if not count:
-        return np.empty(0, MANIFEST_FILE)
-    return np.frombuffer(root.buffer.data, MANIFEST_FILE, count, start)
