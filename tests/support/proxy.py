@@ -46,7 +46,7 @@ class Answer:
     stall_after: int | None = None
 
 
-Forward = Callable[[], Awaitable[Answer]]
+Forward = Callable[..., Awaitable[Answer]]  # takes the request that is to be sent instead, if any
 Handler = Callable[[Request, Forward], Awaitable[Answer]]
 
 
@@ -104,7 +104,7 @@ class Proxy:
     async def _answer(self, came: web.BaseRequest) -> web.StreamResponse:
         request = Request(came.method, came.raw_path, came.headers, await came.content.read())
         self.requests.append(request)
-        answer = await self.handle(request, lambda: self._forward(request))
+        answer = await self.handle(request, lambda other=request: self._forward(other))
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
         if answer.lost and came.transport is not None:
             came.transport.abort()

@@ -24,8 +24,7 @@ def moto_server() -> Iterator[str]:
 
 
 def make_bucket(url: str, name: str) -> str:
-    request = urllib.request.Request(f"{url}/{name}", method="PUT")
-    with urllib.request.urlopen(request, timeout=30):
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/{name}", method="PUT"), timeout=30):
         return name
 
 

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import obstore.store
 
 from icechunk_virtual.containers.container import shown_options
-from icechunk_virtual.containers.credentials import AnyGcsCredential, GcsCredentials, GcsStaticCredentials
+from icechunk_virtual.containers.credentials import (
+    AnyGcsCredential,
+    GcsBearerCredential,
+    GcsCredentials,
+    GcsStaticCredentials,
+)
 from icechunk_virtual.model.checked import text_mapping
 from icechunk_virtual.repo.cloud.clients import connection
 from icechunk_virtual.repo.cloud.store import Place
@@ -47,6 +52,13 @@ class GcsPlace(Place):
     prefix: str
     credentials: AnyGcsCredential = field(default_factory=GcsCredentials.FromEnv)
     config: Mapping[str, str] = field(default_factory=dict, hash=False)
+    fresh: Fresh[GcsBearerCredential] | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        fresh = None
+        if isinstance(self.credentials, GcsCredentials.Refreshable):
+            fresh = Fresh(self.credentials, endless=self.credentials.current is not None)
+        object.__setattr__(self, "fresh", fresh)
 
     def __repr__(self) -> str:
         return f"Google Cloud Storage at {self.url}, config={shown_options(self.config)}"
@@ -75,9 +87,8 @@ class GcsPlace(Place):
         return make
 
     def _provider(self) -> GCSCredentialProvider | None:
-        credentials = self.credentials
-        if isinstance(credentials, GcsCredentials.Refreshable):
-            fresh = Fresh(credentials.fetch, credentials.current, endless=credentials.current is not None)
+        fresh, credentials = self.fresh, self.credentials
+        if fresh is not None:
 
             def token() -> GCSCredential:
                 found, renewal = fresh()

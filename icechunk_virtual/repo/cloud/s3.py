@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import obstore.store
 
 from icechunk_virtual.containers.container import S3Options
-from icechunk_virtual.containers.credentials import AnyS3Credential, S3Credentials
+from icechunk_virtual.containers.credentials import AnyS3Credential, S3Credentials, S3StaticCredentials
 from icechunk_virtual.errors import StorageError
 from icechunk_virtual.repo.cloud.aws_profile import profile_key, profile_region
 from icechunk_virtual.repo.cloud.clients import Manner, client_options, retry_config
@@ -64,6 +64,13 @@ class S3Place(Place):
     options: S3Options = field(hash=False)
     credentials: AnyS3Credential = field(default_factory=S3Credentials.FromEnv)
     kind: S3Kind = S3Kind.S3
+    fresh: Fresh[S3StaticCredentials] | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        fresh = (
+            Fresh(self.credentials, endless=True) if isinstance(self.credentials, S3Credentials.Refreshable) else None
+        )
+        object.__setattr__(self, "fresh", fresh)
 
     def __repr__(self) -> str:
         return f"{self.kind.value} at {self.url}, {self.options!r}"
@@ -125,13 +132,12 @@ class S3Place(Place):
         return config
 
     def _provider(self) -> S3CredentialProvider | None:
-        credentials = self.credentials
+        fresh, credentials = self.fresh, self.credentials
+        if fresh is not None:
+            return lambda: s3_key(*fresh())
         if isinstance(credentials, S3Credentials.Static):
             key = credentials._0
             return lambda: s3_key(key)
-        if isinstance(credentials, S3Credentials.Refreshable):
-            fresh = Fresh(credentials.fetch, credentials.current, endless=True)
-            return lambda: s3_key(*fresh())
         if isinstance(credentials, S3Credentials.FromEnv) and not self.options.anonymous:
             profile = profile_key(os.environ)
             return None if profile is None else lambda: s3_key(profile)

@@ -6,9 +6,9 @@ What is given this way wins over whatever the environment says. Knows no store a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from icechunk_virtual.containers.credentials import (
     AzureStaticCredentials,
@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     from obstore.store import AzureCredential, GCSCredential, S3Credential
 
 T = TypeVar("T", S3StaticCredentials, GcsBearerCredential)
+T_co = TypeVar("T_co", S3StaticCredentials, GcsBearerCredential, covariant=True)
+
+
+class Refreshable(Protocol[T_co]):
+    """Credentials that a function returns."""
+
+    @property
+    def current(self) -> T_co | None:
+        """A result to start with."""
+        ...
+
+    def fetch(self) -> T_co:
+        """Call the function."""
+        ...
+
 
 AHEAD = timedelta(minutes=2)
 """How long before their end credentials are replaced."""
@@ -29,32 +44,35 @@ AHEAD = timedelta(minutes=2)
 class Fresh(Generic[T]):
     """The result of a user's function, asked for again before it ends. For any number of threads.
 
+    A copy by pickling starts as this did.
+
     Parameters
     ----------
-    fetch
-        Calls the function.
-    current
-        A result to start with.
+    credentials
+        The function, and perhaps a result to start with.
     endless
         Whether a result that does not say when it ends is kept.
     """
 
-    def __init__(self, fetch: Callable[[], T], current: T | None, *, endless: bool, world: World = REAL_WORLD) -> None:
-        self._fetch: Callable[[], T] = fetch
-        self._current: T | None = current
+    def __init__(self, credentials: Refreshable[T], *, endless: bool, world: World = REAL_WORLD) -> None:
+        self._credentials: Refreshable[T] = credentials
+        self._current: T | None = credentials.current
         self._endless, self._world = endless, world
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Fresh, endless=self._endless, world=self._world), (self._credentials,)
 
     def __call__(self) -> tuple[T, datetime | None]:
         """The credentials, and when to ask again (``None``: never)."""
         with self._lock:  # one call serves all who wait
             if self._current is None or self._is_over(self._current):
-                self._current = self._fetch()
+                self._current = self._credentials.fetch()
             return self._current, self._renewal(self._current)
 
     def _renewal(self, credentials: T) -> datetime | None:
         if credentials.expires_after is None:
-            return None if self._endless else self._now()
+            return None if self._endless else self._now() - AHEAD
         return credentials.expires_after.astimezone(UTC) - AHEAD
 
     def _is_over(self, credentials: T) -> bool:
