@@ -5,11 +5,11 @@ Pure bookkeeping without I/O. `ChangeSet` is mutable and not thread safe; its se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from icechunk_virtual.model.nodes import ArrayNode, Node
+from icechunk_virtual.model.nodes import ROOT, ArrayNode, Node
 from icechunk_virtual.repo.chunk_edits import ChunkEdits
-from icechunk_virtual.repo.keys import is_below, parent_path
+from icechunk_virtual.repo.keys import parent_path
 
 
 class ChangeSet:
@@ -33,7 +33,7 @@ class ChangeSet:
         self.deleted: dict[str, Node] = {}
         self.superseded = False
         self._chunks: dict[str, ChunkEdits] = {}  # path of the array, as it is called now
-        self._children: dict[str, dict[str, None]] = {}  # parent path -> paths of new nodes directly below it
+        self._below: dict[str, dict[str, None]] = {}  # directly below a path: new nodes, and paths that lead to some
 
     def __bool__(self) -> bool:
         return bool(self.new or self.updated or self.deleted or any(self._chunks.values()))
@@ -43,7 +43,13 @@ class ChangeSet:
     def add(self, node: Node) -> None:
         """A node that the session creates; or a new document for one that it created."""
         self.new[node.path] = node
-        self._children.setdefault(parent_path(node.path), {})[node.path] = None
+        path = node.path
+        while path != ROOT:
+            below = self._below.setdefault(parent_path(path), {})
+            if path in below:
+                return
+            below[path] = None
+            path = parent_path(path)
 
     def update(self, node: Node) -> None:
         """A node of the base with a new document."""
@@ -67,23 +73,49 @@ class ChangeSet:
         committed
             The nodes of the base that go: the node itself, if the base has it, and those below it.
         """
-        for gone in [p for p in self.new if p == path or is_below(p, path)]:
-            del self.new[gone]
-            self._children[parent_path(gone)].pop(gone)
-        for gone in [p for p in self._chunks if p == path or is_below(p, path)]:
-            del self._chunks[gone]
+        paths = self._paths_at(path)
+        for gone in paths:
+            self.new.pop(gone, None)
+            self._below.pop(gone, None)
+            self._chunks.pop(gone, None)
+        self._unlink(path)
         for node in committed:
+            self._chunks.pop(node.path, None)
             if node.path not in self.deleted:
                 self.updated.pop(node.path, None)
                 self.deleted[node.path] = node
 
-    def new_below(self, path: str) -> Iterator[Node]:
-        """New nodes at or below a path."""
-        return (node for p, node in self.new.items() if p == path or is_below(p, path))
+    def _paths_at(self, path: str) -> list[str]:
+        """The path, and all below it that are or lead to new nodes."""
+        paths = [path]
+        for known in paths:  # grows meanwhile
+            paths += self._below.get(known, ())
+        return paths
 
-    def new_children(self, path: str) -> Iterator[str]:
+    def _unlink(self, path: str) -> None:
+        """Forget a path under which there is no new node any more, and those above that led only there."""
+        while path != ROOT:
+            parent = parent_path(path)
+            below = self._below.get(parent, {})
+            below.pop(path, None)
+            if below:
+                return
+            self._below.pop(parent, None)
+            if parent in self.new:
+                return
+            path = parent
+
+    def new_below(self, path: str) -> list[Node]:
+        """New nodes at or below a path."""
+        return [self.new[found] for found in self._paths_at(path) if found in self.new]
+
+    def has_new_below(self, path: str) -> bool:
+        """Whether there are new nodes below a path."""
+        return path in self._below
+
+    def new_children(self, path: str) -> list[str]:
         """Names of new nodes directly below a path."""
-        return (child.rsplit("/", 1)[1] for child in self._children.get(path, ()) if child != "/")
+        return [child.rpartition("/")[2] for child in self._below.get(path, ()) if child in self.new]
 
     # -- chunks ------------------------------------------------------------------------------------------------
 
@@ -135,5 +167,5 @@ class ChangeSet:
         other.new, other.updated, other.deleted = dict(self.new), dict(self.updated), dict(self.deleted)
         other.superseded = self.superseded
         other._chunks = {path: edits.copy() for path, edits in self._chunks.items()}
-        other._children = {path: dict(children) for path, children in self._children.items()}
+        other._below = {path: dict(below) for path, below in self._below.items()}
         return other

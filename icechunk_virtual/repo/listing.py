@@ -8,7 +8,7 @@ import numpy as np
 
 from icechunk_virtual.errors import IcechunkError, InvalidKey
 from icechunk_virtual.model.chunk_refs import Extents
-from icechunk_virtual.model.nodes import ArrayNode
+from icechunk_virtual.model.nodes import ROOT, ArrayNode
 from icechunk_virtual.repo import chunks, tree
 from icechunk_virtual.repo.keys import CHUNKS, DOCUMENT, chunk_prefix, document_key, parse_path
 from icechunk_virtual.repo.workspace import Workspace
@@ -70,7 +70,7 @@ async def names_in(ws: Workspace, prefix: str) -> AsyncIterator[str]:
 async def is_empty(ws: Workspace, prefix: str) -> bool:
     """Whether there is neither a node at or below a prefix nor, for chunk prefixes, a chunk."""
     path = parse_path(prefix)
-    if next(iter(tree.walk(ws, path)), None) is not None:
+    if tree.is_directory(ws, path):
         return False
     async for _ in names_in(ws, prefix):
         return False
@@ -83,7 +83,7 @@ async def delete_below(ws: Workspace, prefix: str) -> None:
         path = parse_path(prefix)
     except InvalidKey:
         return
-    if _is_directory(ws, path):
+    if tree.is_directory(ws, path):
         tree.delete_node(ws, path)
         return
     found = _chunk_prefix(ws, path)
@@ -99,16 +99,11 @@ def _node_path(ws: Workspace, prefix: str) -> str:
         path = parse_path(prefix)
     except InvalidKey as error:
         raise IcechunkError(f"bad key prefix ({prefix}): Cannot convert to a path: {error.message}") from None
-    if not _is_directory(ws, path):
+    if path != ROOT and not tree.is_directory(ws, path):
         raise IcechunkError(
             f"bad key prefix ({prefix}): Only prefixes pointing to a group or array are allowed, and nothing is there"
         )
     return path
-
-
-def _is_directory(ws: Workspace, path: str) -> bool:
-    """Whether a node is at a path or anywhere below it: nodes may lie under paths without one."""
-    return path == "/" or tree.find_node(ws, path) is not None or next(tree.walk(ws, path), None) is not None
 
 
 def _chunk_prefix(ws: Workspace, path: str) -> tuple[ArrayNode, list[int]] | None:

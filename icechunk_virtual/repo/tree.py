@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from icechunk_virtual.errors import IcechunkError, NodeExists, NodeNotFound
 from icechunk_virtual.model.ids import NODE_ID_SIZE, NodeId
-from icechunk_virtual.model.nodes import ArrayNode, GroupNode, Node, parse_document
+from icechunk_virtual.model.nodes import ROOT, ArrayNode, GroupNode, Node, parse_document
+from icechunk_virtual.repo.keys import child_path
 from icechunk_virtual.repo.workspace import Workspace
 
 _REMEMBERED = 100_000  # nodes looked up before that a session keeps
@@ -113,24 +114,37 @@ def delete_node(ws: Workspace, path: str) -> None:
         ws.changes.delete(path, list(ws.snapshot.subtree(path)))
 
 
-def walk(ws: Workspace, path: str = "/") -> Iterator[Node]:
+def walk(ws: Workspace, path: str = ROOT) -> Iterator[Node]:
     """The node at a path and everything below it, in the order of snapshots."""
-
-    def key(node: Node) -> bytes:
-        return node.path.encode("utf-8")
-
     with ws.lock:
-        new = sorted(ws.changes.new_below(path), key=key)
-        updated, deleted = dict(ws.changes.updated), set(ws.changes.deleted)
-    base = (updated.get(node.path, node) for node in ws.snapshot.subtree(path) if node.path not in deleted)
-    return heapq.merge(base, new, key=key)
+        base = _committed_below(ws, path)
+        new = sorted(ws.changes.new_below(path), key=_path_of)
+    return heapq.merge(base, new, key=_path_of)
 
 
 def children(ws: Workspace, path: str) -> list[str]:
     """Names of the nodes directly below a path."""
     with ws.lock:
-        names = dict.fromkeys(ws.changes.new_children(path))
-        deleted = set(ws.changes.deleted)
-    prefix = "/" if path == "/" else path + "/"
-    names.update(dict.fromkeys(name for name in ws.snapshot.children(path) if prefix + name not in deleted))
+        changes = ws.changes
+        names = dict.fromkeys(changes.new_children(path))
+    kept = (name for name in ws.snapshot.children(path) if child_path(path, name) not in changes.deleted)
+    names.update(dict.fromkeys(kept))
     return list(names)
+
+
+def is_directory(ws: Workspace, path: str) -> bool:
+    """Whether a node is at a path or anywhere below it: nodes may lie under paths without one."""
+    if find_node(ws, path) is not None or ws.changes.has_new_below(path):
+        return True
+    return next(_committed_below(ws, path), None) is not None
+
+
+def _committed_below(ws: Workspace, path: str) -> Iterator[Node]:
+    """Nodes of the base at a path and below it, as the session has them."""
+    changes = ws.changes
+    nodes = ws.snapshot.subtree(path)
+    return (changes.updated.get(node.path, node) for node in nodes if node.path not in changes.deleted)
+
+
+def _path_of(node: Node) -> str:
+    return node.path  # texts sort as their UTF-8 bytes, which snapshots are sorted by
