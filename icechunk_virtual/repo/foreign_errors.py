@@ -69,6 +69,7 @@ _BY_ERRNO: dict[int, Translation] = {
 _MISSING_BUCKET = re.compile("<Code>(NoSuchBucket|ContainerNotFound)</Code>")
 _BY_STATUS: tuple[tuple[re.Pattern[str], Translation], ...] = (  # the others may go away by themselves
     (re.compile(r"status code: 40[13]\b"), (PermissionDenied, _DENIED)),
+    (re.compile("incorrectly configured region"), (StorageError, _REFUSED)),
     (re.compile(r"status code: (3\d\d|4(?!08|09|25|29)\d\d|501)"), (StorageError, _REFUSED)),
 )
 
