@@ -239,13 +239,17 @@ def find_files(
             skipped.append(name)
         return fits
 
+    patterns = [source] if isinstance(source, (str, os.PathLike)) else source
+    if not isinstance(patterns, Iterable):
+        raise TypeError(f"a path, a URL, or several of them are needed, got {source!r}")
     try:
-        urls = expand([source] if isinstance(source, (str, os.PathLike)) else list(source), accept=accept)
+        urls = expand(patterns, accept=accept)
     except ScanError as error:
         if not skipped:
             raise
         raise ScanError(
-            f"no file in the folder `{error.source}` has a known ending ({', '.join(endings)}). Name the files, or give a pattern, to scan them whatever they are called.",
+            f"no file in the folder `{error.source}` has a known ending ({', '.join(endings)}). Name the files, or "
+            "give a pattern, to scan them whatever they are called.",
             source=error.source,
         ) from None
     return urls, skipped

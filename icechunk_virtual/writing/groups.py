@@ -22,11 +22,12 @@ def plan_groups(plan: Plan, root: VirtualGroup, at: str, mode: Literal["w", "w-"
     """
     existing = plan.node(at)
     below = plan.children(at)
-    if mode == "w-" and (isinstance(existing, ArrayNode) or below):
-        what = "an array" if isinstance(existing, ArrayNode) else f"not empty, it has `{below[0]}`"
+    if mode != "w" and isinstance(existing, ArrayNode):
+        raise NodeExists(f"`{at}` is an array. Use mode='w' to replace it, or group=... to write beside it.", path=at)
+    if mode == "w-" and below:
         raise NodeExists(
-            f"`{at}` is {what}. Use mode='a' to add to it, mode='w' to replace it, append_dim=... to append "
-            "along a dimension, or group=... to write beside it.",
+            f"`{at}` is not empty, it has `{below[0]}`. Use mode='a' to add to it, mode='w' to replace it, "
+            "append_dim=... to append along a dimension, or group=... to write beside it.",
             path=at,
         )
     if mode == "w" and (existing is not None or below):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -44,6 +45,8 @@ def write(
 def _check_arguments(mode: str | None, append_dim: str | None, region: Region | None) -> None:
     if mode is not None and mode not in get_args(Mode):
         raise ValueError(f"mode must be 'w-', 'w', 'a' or 'r+', got {mode!r}")
+    if region is not None and region != "auto":
+        _check_region(region)
     if append_dim is not None and region is not None:
         raise ValueError("give append_dim or region, not both")
     if append_dim is not None and mode not in (None, "a"):
@@ -52,6 +55,12 @@ def _check_arguments(mode: str | None, append_dim: str | None, region: Region | 
         raise ValueError(f"region needs mode='r+', got mode={mode!r}")
     if mode == "r+" and region is None:
         raise ValueError("mode='r+' only changes what exists: it needs a region")
+
+
+def _check_region(region: object) -> None:
+    parts = list(region.values()) if isinstance(region, Mapping) else []
+    if not parts or not all(isinstance(part, slice) or part == "auto" for part in parts):
+        raise ValueError(f"region must be 'auto', or map dimensions to slices or to 'auto', got {region!r}")
 
 
 def _check_containers(plan: Plan, root: VirtualGroup) -> None:

@@ -64,6 +64,8 @@ def test_nothing_to_scan(days: Path) -> None:
         icv.scan(days / "nope.nc")
     with pytest.raises(ValueError, match="no scanner is called 'nope'; there are"):
         icv.scan(days / "d-2.nc", scanner="nope")
+    with pytest.raises(TypeError, match="a path, a URL, or several of them are needed, got 3"):
+        icv.scan(3)  # type: ignore[arg-type]
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

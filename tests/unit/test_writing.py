@@ -101,7 +101,7 @@ def test_the_group_must_be_empty(repo: icv.Repository, piece: Any) -> None:
     write(repo, piece(0, 2))
     refused(repo, NodeExists, "mode='a'.*mode='w'.*append_dim.*group", piece(0, 2))
     write(repo, piece(0, 2), group="beside")
-    refused(repo, NodeExists, "`/v` is an array", piece(0, 2), group="v")
+    refused(repo, NodeExists, "`/v` is an array. Use mode='w'", piece(0, 2), group="v")
     refused(repo, NodeExists, "nothing can be below", piece(0, 2), group="v/below")
 
 
@@ -158,6 +158,9 @@ def test_no_container(repo: icv.Repository, tmp_path_factory: pytest.TempPathFac
         ({"append_dim": "time", "region": {"time": slice(1)}}, "not both"),
         ({"append_dim": "time", "mode": "w"}, "mode='a'"),
         ({"region": {"time": slice(1)}, "mode": "w"}, "r\\+"),
+        ({"region": {"time": 3}}, "to slices or to 'auto', got {'time': 3}"),
+        ({"region": {}}, "to slices or to 'auto', got {}"),
+        ({"region": "time"}, "region must be 'auto', or"),
     ],
 )
 def test_arguments_that_contradict(repo: icv.Repository, piece: Any, how: dict[str, Any], match: str) -> None:
