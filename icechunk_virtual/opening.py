@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from icechunk_virtual.containers.url import check_location, local_path
-from icechunk_virtual.errors import StorageError
 from icechunk_virtual.repository import Repository
 from icechunk_virtual.storage import Storage, local_filesystem_storage
+from icechunk_virtual.storage_urls import cloud_storage
 
 Authorize = str | Iterable[str] | Mapping[str, Any]
 
@@ -31,19 +31,17 @@ def local_folder(repo: str | os.PathLike[str]) -> Path | None:
 
 
 def storage_of(repo: str | os.PathLike[str]) -> Storage:
-    """The storage that a path or URL names.
+    """The storage that a path, a ``file`` URL or one of `storage_urls` names.
 
     Raises
     ------
-    StorageError
-        A URL of a kind that this version has no storage for.
+    ValueError
+        A URL of a kind that no repository can be at, or that does not say everything.
     InvalidLocation
         A ``file`` URL that cannot be understood.
     """
     folder = local_folder(repo)
-    if folder is None:
-        raise StorageError(f"repositories at {repo} are not supported by this version; name a local path")
-    return local_filesystem_storage(str(folder))
+    return cloud_storage(str(repo)) if folder is None else local_filesystem_storage(str(folder))
 
 
 def moment(text: str | datetime) -> datetime:

@@ -10,7 +10,7 @@ from icechunk_virtual.errors import CorruptFile
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format import yaml_nodes
 from icechunk_virtual.repo.format.config_yaml import decode_config, encode_config
-from icechunk_virtual.repo.format.yaml_nodes import Entries, Items, Node, Tagged, Token
+from icechunk_virtual.repo.format.yaml_nodes import Tagged, Token
 
 _FREE_OPTIONS = frozenset({"gcs", "azure", "http"})
 """Tags of stores whose options are free texts, among which a careless user may have put a key."""
@@ -55,34 +55,34 @@ def as_json(config: RepositoryConfig) -> dict[str, Any]:
 
 def _content(config: RepositoryConfig) -> dict[str | Token, Any]:
     root = yaml_nodes.parse(encode_config(config).decode())
-    content = None if root is None else _set_only(root)
+    content = None if root is None else _set_only(yaml_nodes.as_value(root))
     return content if isinstance(content, dict) else {}
 
 
-def _set_only(node: Node) -> Any:
-    """The value of a node for `yaml_nodes.emit`, ``None`` if nothing in it is set."""
-    value: Any
-    if isinstance(node, Items):
-        value = [_set_only(item) for item in node.items]
-    elif isinstance(node, Entries):
-        hide = node.tag in _FREE_OPTIONS
-        items = (
-            (key, _HIDDEN if hide and SECRET_OPTION.search(key) else _set_only(v)) for key, v in node.entries.items()
-        )
-        value = {Token(key) if key.isidentifier() else key: v for key, v in items if v is not None}
-        if not value and node.tag is None:
+def _set_only(value: Any) -> Any:
+    """A value for `yaml_nodes.emit`, ``None`` if nothing in it is set."""
+    match value:
+        case Tagged(tag, dict() as options) if tag in _FREE_OPTIONS:
+            return Tagged(tag, {key: _HIDDEN if SECRET_OPTION.search(_name(key)) else v for key, v in options.items()})
+        case Tagged(tag, content):
+            return Tagged(tag, _set_only(content))
+        case dict():
+            return {key: v for key, item in value.items() if (v := _set_only(item)) is not None} or None
+        case list():
+            return [_set_only(item) for item in value]
+        case Token("null"):
             return None
-    elif node.plain:
-        value = None if node.text in {"null", ""} else Token(node.text)
-    else:
-        value = node.text
-    return value if node.tag is None else Tagged(node.tag, value)
+    return value
+
+
+def _name(key: str | Token) -> str:
+    return key.text if isinstance(key, Token) else key
 
 
 def _plain(value: Any) -> Any:
     match value:
         case dict():
-            return {key.text if isinstance(key, Token) else key: _plain(v) for key, v in value.items()}
+            return {_name(key): _plain(v) for key, v in value.items()}
         case list():
             return [_plain(item) for item in value]
         case Tagged(tag, content):

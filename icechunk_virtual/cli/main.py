@@ -9,7 +9,17 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from icechunk_virtual.cli import configuration, history, inspecting, maintenance, nodes, refs, repositories, scan
+from icechunk_virtual.cli import (
+    aliases,
+    configuration,
+    history,
+    inspecting,
+    maintenance,
+    nodes,
+    refs,
+    repositories,
+    scan,
+)
 from icechunk_virtual.cli.messages import UsageError, one_line
 from icechunk_virtual.cli.output import clean
 from icechunk_virtual.cli.parsing import Parser
@@ -86,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     inspecting.add_parser(commands)
     configuration.add_parsers(commands)
     maintenance.add_parsers(commands)
+    aliases.add_parsers(commands)
     return parser
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from icechunk_virtual.cli.alias_file import ALIAS, AliasFile, alias_path
 from icechunk_virtual.opening import moment
 
 _AGE = re.compile(r"(\d+)(s|min|h|d|w)")
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+REPO_HELP = "path, URL or alias of the repository"
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,12 +40,18 @@ class Parser(argparse.ArgumentParser):
             self._inside = False
 
 
-def add_command(commands: Any, name: str, *, help: str, description: str | None = None, **more: Any) -> Parser:  # noqa: A002  # argparse's word
-    """Add a command that works on a repository and can report as JSON; `help` without final stop."""
+def add_reporter(commands: Any, name: str, *, help: str, description: str | None = None, **more: Any) -> Parser:  # noqa: A002  # argparse's word
+    """Add a command that can report as JSON; `help` without final stop."""
     text = description or f"{help[0].upper()}{help[1:]}."
     parser: Parser = commands.add_parser(name, help=help, description=text, **more)
-    parser.add_argument("repo", metavar="REPO", help="path or file:// URL of the repository")
     parser.add_argument("--json", action="store_true", help="print the result, or the error, as JSON")
+    return parser
+
+
+def add_command(commands: Any, name: str, **more: Any) -> Parser:
+    """Add a command that works on a repository; as `add_reporter`."""
+    parser = add_reporter(commands, name, **more)
+    parser.add_argument("repo", metavar="REPO", type=repository, help=REPO_HELP)
     return parser
 
 
@@ -47,6 +59,22 @@ def add_group(commands: Any, name: str, *, help: str) -> Any:  # noqa: A002  # a
     """Add a command that is a family of commands."""
     parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+
+
+def repository(text: str) -> str:
+    """Path or URL of a repository: what an alias stands for, everything else as it is; an argparse type."""
+    if not ALIAS.fullmatch(text):
+        return text
+    is_path = Path(text).exists()
+    try:
+        location = AliasFile(alias_path(os.environ)).location(text)
+    except ValueError as error:
+        if is_path:
+            return text
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if location is not None and is_path:
+        raise argparse.ArgumentTypeError(f"{text} is an alias, of {location}, and a path: for the path write ./{text}")
+    return text if location is None else location
 
 
 def when(text: str) -> datetime:

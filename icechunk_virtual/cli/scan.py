@@ -11,6 +11,7 @@ import numpy as np
 
 from icechunk_virtual.cli.messages import UsageError
 from icechunk_virtual.cli.output import command, to_run
+from icechunk_virtual.cli.parsing import REPO_HELP, repository
 from icechunk_virtual.cli.progress import progress_bar
 from icechunk_virtual.cli.report import as_text, describe, how_to_open
 from icechunk_virtual.containers.authorize import Authorization
@@ -46,7 +47,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "sources", nargs="+", metavar="SOURCE", help="file, folder (searched to any depth), quoted pattern or URL"
     )
-    parser.add_argument("--repo", required=True, metavar="REPO", help="path or file:// URL of the repository")
+    parser.add_argument("--repo", required=True, type=repository, metavar="REPO", help=REPO_HELP)
     parser.add_argument("--group", metavar="PATH", help="group to write into (default: the root)")
     parser.add_argument("--branch", default="main", metavar="NAME", help="branch to commit to (default: main)")
     parser.add_argument("-m", "--message", metavar="TEXT", help="commit message")

@@ -27,6 +27,7 @@ FLOORS = {
     "storage": 3,
     "credentials": 3,
     "opening": 4,
+    "storage_urls": 4,
     "writing": 4,
     "virtual": 4,
     "xarray": 4,

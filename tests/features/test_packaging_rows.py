@@ -6,9 +6,12 @@ F117 is also proved by tests/typing: mypy judges two sample programs.
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,52 @@ from tests.support.source import ROOT
 from tests.unit.test_docs import BEFORE, blocks, pages
 
 both = pytest.mark.parametrize("ic", [ours, icechunk], ids=["ours", "original"])
+
+
+def run_program(*command: str, home: Path) -> tuple[int, str, str]:
+    """Exit code, output and errors of a program that is installed beside this Python."""
+    program = Path(sys.executable).parent / command[0]
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(home)}
+    done = subprocess.run([str(program), *command[1:]], env=environment, capture_output=True, text=True, cwd=home)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where the original keeps its file on Linux")
+def test_F115_command_line_beside_that_of_the_original(tmp_path: Path) -> None:
+    def succeeds(*command: str) -> str:
+        code, out, err = run_program(*command, home=tmp_path)
+        assert (code, err) == (0, "")
+        return out
+
+    mine, theirs = partial(succeeds, "icechunk-virtual"), partial(succeeds, "icechunk")
+    mine("alias", "add", "loc", "r")
+    assert "loc: !LocalFileSystem" in theirs("config", "list")
+    theirs("repo", "create", "loc")
+    repo = ours.Repository.open(ours.local_filesystem_storage(tmp_path / "r"))
+    for i in range(3):
+        session = repo.writable_session("main")
+        put(session.store, "zarr.json", GROUP.replace(b"{}", b'{"i":%d}' % i))
+        session.commit(f"commit {i}")
+    listed = re.findall(r"id: ([0-9A-Z]{20})", theirs("snapshot", "list", "loc", "-n", "2"))
+    shown = json.loads(mine("log", "loc", "-n", "2", "--json"))["snapshots"]
+    assert [snapshot["id"] for snapshot in shown] == listed[:2]
+    assert str(tmp_path / "r") in mine("alias", "list")
+
+
+@pytest.mark.parametrize("program", ["icechunk-virtual", "icechunk"])
+def test_F115_exit_codes(program: str, tmp_path: Path) -> None:
+    code, out, _ = run_program(program, "--help", home=tmp_path)
+    assert code == 0
+    assert "config" in out
+    for wrong in ((), ("nonsense",)):
+        code, out, err = run_program(program, *wrong, home=tmp_path)
+        assert (code, out) == (2, "")
+        assert err
+    failing = ("snapshot", "list", "nowhere") if program == "icechunk" else ("log", "nowhere")
+    code, out, err = run_program(program, *failing, home=tmp_path)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
 
 
 def test_F116_import_star() -> None:

@@ -209,7 +209,7 @@ def test_a_group_that_is_not_empty(shell: Shell, days: Path) -> None:
         (["a.nc", "--repo", "r", "--concat", "tim"], "has the dimension `tim`"),
         (["a.nc", "--repo", "a.nc"], "is not a repository"),
         (["a.nc", "--repo", "full"], "is not a repository"),
-        (["a.nc", "--repo", "s3://bucket/r"], "not supported"),
+        (["a.nc", "--repo", "ftp://host/r"], "no repositories at ftp:// URLs"),
         (["a.nc", "--repo", "r", "--branch", "dev"], "only the branch main"),
         (["a.nc", "--repo", "r", "--append-dim", "time"], "leave out --append-dim"),
         (["a.nc", "--repo", "r", "--scanner", "nope"], "no scanner is called 'nope'"),

@@ -122,7 +122,7 @@ def test_create_with_configuration(shell: Shell) -> None:
     Path("c.yaml").write_text("compression:\n  level: x\n")
     shell.fails("create bad --config c.yaml", "c.yaml: compression: level:", "integer")
     shell.fails("create bad --config none.yaml", "none.yaml")
-    shell.fails("create s3://bucket/r", "not supported")
+    shell.fails("create ftp://host/r", "no repositories at ftp:// URLs, only at paths, file://, s3://")
 
 
 def test_info(shell: Shell) -> None:

@@ -172,6 +172,22 @@ class Tagged:
     value: Any
 
 
+def as_value(node: Node) -> Any:
+    """What `emit` writes as this node: dictionary, list, text, `Token` for what had no quotes, `Tagged`."""
+    value: Any
+    if isinstance(node, Entries):
+        value = {_key(key): as_value(item) for key, item in node.entries.items()}
+    elif isinstance(node, Items):
+        value = [as_value(item) for item in node.items]
+    else:
+        value = Token(node.text or "null") if node.plain else node.text
+    return value if node.tag is None else Tagged(node.tag, value)
+
+
+def _key(key: str) -> str | Token:
+    return Token(key) if key.isidentifier() else key
+
+
 def emit(entries: dict[Any, Any]) -> str:
     """A document in block style.
 
