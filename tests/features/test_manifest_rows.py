@@ -19,6 +19,7 @@ from icechunk_virtual import _sync
 from icechunk_virtual.errors import StorageError
 from tests.support.faulty import Script, faulty
 from tests.support.hierarchies import get, new_repository, tip, writable
+from tests.support.manifests import ids, manifests
 
 both = pytest.mark.parametrize("ic", [ours, icechunk], ids=["ours", "original"])
 
@@ -42,18 +43,6 @@ def change(repo: Any, name: str, at: Any, value: Any) -> str:
     session = repo.writable_session("main")
     zarr.open_group(session.store, mode="a")[name][at] = value
     return str(session.commit("change"))
-
-
-def manifests(repo: Any, snapshot: str, name: str) -> list[dict[str, Any]]:
-    """Id and extents of the manifests of an array, and the number of references in each."""
-    content = json.loads(repo.inspect_snapshot(snapshot))
-    counts = {m["id"]: m["num_chunk_refs"] for m in content["manifests"]}
-    (refs,) = [node["manifest_refs"] for node in content["nodes"] if node["path"] == f"/{name}"]
-    return [{**ref, "count": counts[ref["id"]]} for ref in sorted(refs, key=lambda ref: ref["extents"])]
-
-
-def ids(repo: Any, snapshot: str, name: str) -> set[str]:
-    return {ref["id"] for ref in manifests(repo, snapshot, name)}
 
 
 # -- files -----------------------------------------------------------------------------------------------------
