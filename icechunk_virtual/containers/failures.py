@@ -7,12 +7,17 @@ from icechunk_virtual.containers.url import Location
 from icechunk_virtual.errors import ObjectChanged, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 
+REPAIR = "Restore the file, or relocate or remove the references to it."
+AGAIN = "This may work when tried again."
 
-def failed(grant: Grant, location: Location, chunk: VirtualChunk, reason: str) -> VirtualReadError:
+
+def failed(
+    grant: Grant, location: Location, chunk: VirtualChunk, reason: str, remedy: str = REPAIR
+) -> VirtualReadError:
     """The error for bytes that are missing or cannot be read, for a `reason` without final stop."""
     return VirtualReadError(
         f"error fetching virtual reference: {location}, {chunk.length} bytes at offset {chunk.offset}, through the "
-        f"container {grant.prefix}: {reason}. Restore the file, or relocate or remove the references to it.",
+        f"container {grant.prefix}: {reason}. {remedy}",
         location=location.text,
         offset=chunk.offset,
         length=chunk.length,

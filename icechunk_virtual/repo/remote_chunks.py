@@ -22,10 +22,16 @@ from icechunk_virtual.containers.authorize import Authorization, Grant
 from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Clients
 from icechunk_virtual.containers.container import ObjectStoreConfig
 from icechunk_virtual.containers.credentials import GcsCredentials
-from icechunk_virtual.containers.failures import bare_etag, failed, modified_later, other_etag
+from icechunk_virtual.containers.failures import AGAIN, bare_etag, failed, modified_later, other_etag
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.containers.url import Location
-from icechunk_virtual.errors import ContainerError, ObjectNotFound, PreconditionFailed, StorageError
+from icechunk_virtual.errors import (
+    ContainerError,
+    ObjectNotFound,
+    PreconditionFailed,
+    StorageError,
+    TransientStorageError,
+)
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 from icechunk_virtual.repo.cloud.azure import azure_place
 from icechunk_virtual.repo.cloud.clients import CLIENT_OPTIONS, Manner, client_options, retry_config
@@ -117,6 +123,8 @@ def _told(grant: Grant, location: Location, chunk: VirtualChunk, error: StorageE
         return modified_later(location, chunk.last_modified or 0, None)
     if isinstance(error, ObjectNotFound):
         return failed(grant, location, chunk, f"there is no such object ({error.message})")
+    if isinstance(error, TransientStorageError):
+        return failed(grant, location, chunk, error.message.removesuffix(AGAIN).rstrip(". "), AGAIN)
     return failed(grant, location, chunk, error.message.rstrip("."))
 
 
