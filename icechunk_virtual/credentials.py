@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from icechunk_virtual.containers.credentials import (
     AnyAzureCredential,
@@ -59,11 +59,35 @@ __all__ = [
 ]
 
 
+T = TypeVar("T")
+
+
 def _conflict(function: str) -> NoReturn:
     raise ValueError(
         f"Conflicting arguments to {function} function: give one complete kind of credentials, "
         "or none at all for those of the environment"
     )
+
+
+def _from_environment(function: str, from_env: bool | None, *others: bool) -> bool:
+    """Whether the environment is to be asked: no other kind is given. Several kinds are an error, as are none."""
+    kinds = sum(others)
+    if kinds > 1 or (kinds == 1 and from_env) or (kinds == 0 and from_env is False):
+        _conflict(function)
+    return kinds == 0
+
+
+def _only(function: str, given: Mapping[Callable[[str], T], str | None]) -> T:
+    """Make the one kind whose text is given."""
+    made = [make(text) for make, text in given.items() if text is not None]
+    if len(made) != 1:
+        _conflict(function)
+    return made[0]
+
+
+def _pickled(get_credentials: Callable[[], T], scatter: bool) -> tuple[bytes, T | None]:
+    """A function as it travels, and its first result if that is to travel too."""
+    return pickle.dumps(get_credentials), get_credentials() if scatter else None
 
 
 def s3_refreshable_credentials(
@@ -78,8 +102,7 @@ def s3_refreshable_credentials(
     scatter_initial_credentials
         Call it now and let copies of the session, for instance those of parallel tasks, start with the result.
     """
-    pickled = pickle.dumps(get_credentials)
-    return S3Credentials.Refreshable(pickled, get_credentials() if scatter_initial_credentials else None)
+    return S3Credentials.Refreshable(*_pickled(get_credentials, scatter_initial_credentials))
 
 
 def s3_static_credentials(
@@ -135,15 +158,12 @@ def s3_credentials(
         Several kinds, an incomplete one, or none with ``from_env=False``.
     """
     static = (access_key_id, secret_access_key, session_token, expires_after) != (None,) * 4
-    kinds = bool(anonymous) + static + (get_credentials is not None)
-    if kinds > 1 or (kinds == 1 and from_env) or (kinds == 0 and from_env is False):
-        _conflict("s3_credentials")
-    if get_credentials is not None:
-        return s3_refreshable_credentials(get_credentials, scatter_initial_credentials)
+    if _from_environment("s3_credentials", from_env, bool(anonymous), static, get_credentials is not None):
+        return s3_from_env_credentials()
     if anonymous:
         return s3_anonymous_credentials()
-    if not static:
-        return s3_from_env_credentials()
+    if get_credentials is not None:
+        return s3_refreshable_credentials(get_credentials, scatter_initial_credentials)
     if access_key_id is None or secret_access_key is None:
         _conflict("s3_credentials")
     return s3_static_credentials(
@@ -158,8 +178,7 @@ def gcs_refreshable_credentials(
     get_credentials: Callable[[], GcsBearerCredential], scatter_initial_credentials: bool = False
 ) -> GcsCredentials.Refreshable:
     """Credentials that a function returns. As `s3_refreshable_credentials`."""
-    pickled = pickle.dumps(get_credentials)
-    return GcsCredentials.Refreshable(pickled, get_credentials() if scatter_initial_credentials else None)
+    return GcsCredentials.Refreshable(*_pickled(get_credentials, scatter_initial_credentials))
 
 
 def gcs_static_credentials(
@@ -185,19 +204,13 @@ def gcs_static_credentials(
     ValueError
         None, or several.
     """
-    given = [
-        cls(text)
-        for cls, text in (
-            (GcsStaticCredentials.ServiceAccount, service_account_file),
-            (GcsStaticCredentials.ServiceAccountKey, service_account_key),
-            (GcsStaticCredentials.ApplicationCredentials, application_credentials),
-            (GcsStaticCredentials.BearerToken, bearer_token),
-        )
-        if text is not None
-    ]
-    if len(given) != 1:
-        _conflict("gcs_static_credentials")
-    return given[0]
+    kinds: dict[Callable[[str], AnyGcsStaticCredential], str | None] = {
+        GcsStaticCredentials.ServiceAccount: service_account_file,
+        GcsStaticCredentials.ServiceAccountKey: service_account_key,
+        GcsStaticCredentials.ApplicationCredentials: application_credentials,
+        GcsStaticCredentials.BearerToken: bearer_token,
+    }
+    return _only("gcs_static_credentials", kinds)
 
 
 def gcs_anonymous_credentials() -> GcsCredentials.Anonymous:
@@ -242,13 +255,10 @@ def gcs_credentials(
     if anonymous:
         return gcs_anonymous_credentials()
     static = (service_account_file, service_account_key, application_credentials, bearer_token) != (None,) * 4
-    kinds = static + (get_credentials is not None)
-    if kinds > 1 or (kinds == 1 and from_env) or (kinds == 0 and from_env is False):
-        _conflict("gcs_credentials")
+    if _from_environment("gcs_credentials", from_env, static, get_credentials is not None):
+        return gcs_from_env_credentials()
     if get_credentials is not None:
         return gcs_refreshable_credentials(get_credentials, scatter_initial_credentials)
-    if not static:
-        return gcs_from_env_credentials()
     return GcsCredentials.Static(
         gcs_static_credentials(
             service_account_file=service_account_file,
@@ -278,18 +288,12 @@ def azure_static_credentials(
     ValueError
         None, or several.
     """
-    given = [
-        cls(text)
-        for cls, text in (
-            (AzureStaticCredentials.AccessKey, access_key),
-            (AzureStaticCredentials.SasToken, sas_token),
-            (AzureStaticCredentials.BearerToken, bearer_token),
-        )
-        if text is not None
-    ]
-    if len(given) != 1:
-        _conflict("azure_static_credentials")
-    return given[0]
+    kinds: dict[Callable[[str], AnyAzureStaticCredential], str | None] = {
+        AzureStaticCredentials.AccessKey: access_key,
+        AzureStaticCredentials.SasToken: sas_token,
+        AzureStaticCredentials.BearerToken: bearer_token,
+    }
+    return _only("azure_static_credentials", kinds)
 
 
 def azure_from_env_credentials() -> AzureCredentials.FromEnv:
@@ -319,9 +323,7 @@ def azure_credentials(
         Several kinds, or none with ``from_env=False``.
     """
     static = (access_key, sas_token, bearer_token) != (None,) * 3
-    if static if from_env else (not static and from_env is False):
-        _conflict("azure_credentials")
-    if not static:
+    if _from_environment("azure_credentials", from_env, static):
         return azure_from_env_credentials()
     return AzureCredentials.Static(
         azure_static_credentials(access_key=access_key, sas_token=sas_token, bearer_token=bearer_token)

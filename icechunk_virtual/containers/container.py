@@ -87,11 +87,18 @@ class ObjectStoreConfig(Union):
     Http: TypeAlias = "_Http"
 
 
-class _WithOptions(Variant, ObjectStoreConfig):
+@dataclass(frozen=True, slots=True)
+class _WithS3Options(Variant):
+    """Base of the stores with the protocol of S3."""
+
+    _0: S3Options
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _WithOptions(Variant):
     """Base of the stores that take a mapping of texts."""
 
-    __slots__ = ()
-    _0: Options
+    _0: Options = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"{type(self).__qualname__}({shown_options(self._0)!r})"
@@ -112,51 +119,45 @@ class _LocalFileSystem(Variant, ObjectStoreConfig):
 
 
 @member_of(ObjectStoreConfig, "S3")
-@dataclass(frozen=True, slots=True)
-class _S3(Variant, ObjectStoreConfig):
+class _S3(_WithS3Options, ObjectStoreConfig):
     """Amazon S3."""
 
-    _0: S3Options
+    __slots__ = ()
 
 
 @member_of(ObjectStoreConfig, "S3Compatible")
-@dataclass(frozen=True, slots=True)
-class _S3Compatible(Variant, ObjectStoreConfig):
+class _S3Compatible(_WithS3Options, ObjectStoreConfig):
     """A service with the protocol of S3."""
 
-    _0: S3Options
+    __slots__ = ()
 
 
 @member_of(ObjectStoreConfig, "Tigris")
-@dataclass(frozen=True, slots=True)
-class _Tigris(Variant, ObjectStoreConfig):
+class _Tigris(_WithS3Options, ObjectStoreConfig):
     """Tigris."""
 
-    _0: S3Options
+    __slots__ = ()
 
 
 @member_of(ObjectStoreConfig, "Gcs")
-@dataclass(frozen=True, slots=True, repr=False)
-class _Gcs(_WithOptions):
+class _Gcs(_WithOptions, ObjectStoreConfig):
     """Google Cloud Storage."""
 
-    _0: Options = field(default_factory=dict)
+    __slots__ = ()
 
 
 @member_of(ObjectStoreConfig, "Azure")
-@dataclass(frozen=True, slots=True, repr=False)
-class _Azure(_WithOptions):
+class _Azure(_WithOptions, ObjectStoreConfig):
     """Azure Blob Storage. The option ``account`` is needed."""
 
-    _0: Options = field(default_factory=dict)
+    __slots__ = ()
 
 
 @member_of(ObjectStoreConfig, "Http")
-@dataclass(frozen=True, slots=True, repr=False)
-class _Http(_WithOptions):
+class _Http(_WithOptions, ObjectStoreConfig):
     """A web server. Plain http needs the option ``{"allow_http": "true"}``."""
 
-    _0: Options = field(default_factory=dict)
+    __slots__ = ()
 
 
 AnyObjectStoreConfig = (

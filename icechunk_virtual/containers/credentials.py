@@ -56,13 +56,41 @@ class GcsBearerCredential(Variant):
     expires_after: AwareDatetime | None = None
 
 
-def _fetch(pickled_function: bytes, expected: type[T]) -> T:
-    credentials = pickle.loads(pickled_function)()
-    if not isinstance(credentials, expected):
-        raise TypeError(
-            f"the function that gets credentials must return {expected.__name__}, not {type(credentials).__name__}"
-        )
-    return credentials
+@dataclass(frozen=True, slots=True)
+class _Secret(Variant):
+    """Base of the credentials that are one text, which is not shown."""
+
+    _0: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _PathOfFile(Variant):
+    """Base of the credentials that are in a file."""
+
+    _0: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Refreshable(Variant):
+    """Base of the credentials that a function without arguments returns, called again before they end.
+
+    Parameters
+    ----------
+    pickled_function
+        The function, pickled: it travels with sessions.
+    current
+        A result to start with.
+    """
+
+    pickled_function: bytes = field(repr=False)
+
+    def _fetch(self, expected: type[T]) -> T:
+        credentials = pickle.loads(self.pickled_function)()
+        if not isinstance(credentials, expected):
+            raise TypeError(
+                f"the function that gets credentials must return {expected.__name__}, not {type(credentials).__name__}"
+            )
+        return credentials
 
 
 class S3Credentials(Union):
@@ -98,23 +126,14 @@ class _S3Static(Variant, S3Credentials):
 
 @member_of(S3Credentials, "Refreshable")
 @dataclass(frozen=True, slots=True)
-class _S3Refreshable(Variant, S3Credentials):
-    """What a function without arguments returns, called again before the credentials end.
+class _S3Refreshable(_Refreshable, S3Credentials):
+    """A key pair that a function returns, called again before it ends."""
 
-    Parameters
-    ----------
-    pickled_function
-        The function, pickled: it travels with sessions.
-    current
-        A result to start with.
-    """
-
-    pickled_function: bytes = field(repr=False)
     current: S3StaticCredentials | None = field(default=None, repr=False)
 
     def fetch(self) -> S3StaticCredentials:
         """Call the function. ``TypeError`` if it returns something else; what it raises passes through."""
-        return _fetch(self.pickled_function, S3StaticCredentials)
+        return self._fetch(S3StaticCredentials)
 
 
 class GcsStaticCredentials(Union):
@@ -129,35 +148,31 @@ class GcsStaticCredentials(Union):
 
 
 @member_of(GcsStaticCredentials, "ServiceAccount")
-@dataclass(frozen=True, slots=True)
-class _GcsServiceAccount(Variant, GcsStaticCredentials):
+class _GcsServiceAccount(_PathOfFile, GcsStaticCredentials):
     """Path of a service account's key file."""
 
-    _0: str
+    __slots__ = ()
 
 
 @member_of(GcsStaticCredentials, "ServiceAccountKey")
-@dataclass(frozen=True, slots=True)
-class _GcsServiceAccountKey(Variant, GcsStaticCredentials):
+class _GcsServiceAccountKey(_Secret, GcsStaticCredentials):
     """Content of a service account's key file."""
 
-    _0: str = field(repr=False)
+    __slots__ = ()
 
 
 @member_of(GcsStaticCredentials, "ApplicationCredentials")
-@dataclass(frozen=True, slots=True)
-class _GcsApplicationCredentials(Variant, GcsStaticCredentials):
+class _GcsApplicationCredentials(_PathOfFile, GcsStaticCredentials):
     """Path of an application default credentials file."""
 
-    _0: str
+    __slots__ = ()
 
 
 @member_of(GcsStaticCredentials, "BearerToken")
-@dataclass(frozen=True, slots=True)
-class _GcsBearerToken(Variant, GcsStaticCredentials):
+class _GcsBearerToken(_Secret, GcsStaticCredentials):
     """A token."""
 
-    _0: str = field(repr=False)
+    __slots__ = ()
 
 
 class GcsCredentials(Union):
@@ -193,23 +208,14 @@ class _GcsStatic(Variant, GcsCredentials):
 
 @member_of(GcsCredentials, "Refreshable")
 @dataclass(frozen=True, slots=True)
-class _GcsRefreshable(Variant, GcsCredentials):
-    """What a function without arguments returns, called again before the token ends.
+class _GcsRefreshable(_Refreshable, GcsCredentials):
+    """A token that a function returns, called again before it ends."""
 
-    Parameters
-    ----------
-    pickled_function
-        The function, pickled: it travels with sessions.
-    current
-        A result to start with.
-    """
-
-    pickled_function: bytes = field(repr=False)
     current: GcsBearerCredential | None = field(default=None, repr=False)
 
     def fetch(self) -> GcsBearerCredential:
         """Call the function. ``TypeError`` if it returns something else; what it raises passes through."""
-        return _fetch(self.pickled_function, GcsBearerCredential)
+        return self._fetch(GcsBearerCredential)
 
 
 class AzureStaticCredentials(Union):
@@ -223,27 +229,24 @@ class AzureStaticCredentials(Union):
 
 
 @member_of(AzureStaticCredentials, "AccessKey")
-@dataclass(frozen=True, slots=True)
-class _AzureAccessKey(Variant, AzureStaticCredentials):
+class _AzureAccessKey(_Secret, AzureStaticCredentials):
     """A storage account's key."""
 
-    _0: str = field(repr=False)
+    __slots__ = ()
 
 
 @member_of(AzureStaticCredentials, "SasToken")
-@dataclass(frozen=True, slots=True)
-class _AzureSasToken(Variant, AzureStaticCredentials):
+class _AzureSasToken(_Secret, AzureStaticCredentials):
     """A shared access signature."""
 
-    _0: str = field(repr=False)
+    __slots__ = ()
 
 
 @member_of(AzureStaticCredentials, "BearerToken")
-@dataclass(frozen=True, slots=True)
-class _AzureBearerToken(Variant, AzureStaticCredentials):
+class _AzureBearerToken(_Secret, AzureStaticCredentials):
     """A token."""
 
-    _0: str = field(repr=False)
+    __slots__ = ()
 
 
 class AzureCredentials(Union):
