@@ -219,6 +219,7 @@ async def write_snapshot(
     log_bytes = await _compute(_log_bytes(log), encode_transaction_log, log, level=level)
     snapshot = decode_snapshot(snapshot_bytes, file=f"snapshots/{encode_id(id)}")
     snapshot.remember(node for node in changed.values() if node is not None)
+    snapshot.preloaded = True  # the new manifests are at hand, and the others were fetched for the base
     await asyncio.gather(
         ws.assets.store_snapshot(id, snapshot_bytes, decoded=snapshot, durable=False),
         ws.assets.store_transaction_log(log, log_bytes, durable=False),

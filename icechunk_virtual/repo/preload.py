@@ -25,10 +25,16 @@ _AT_ONCE = 16
 
 
 def begin(assets: Assets, config: RepositoryConfig, snapshot: Snapshot) -> Future[None] | None:
-    """Start to fetch what `ManifestPreloadConfig` says; ``None`` when that is nothing whatever the snapshot holds."""
+    """Start to fetch what `ManifestPreloadConfig` says; ``None`` when that is nothing, or was done already."""
     max_refs, condition = config.effective_preload
-    if not max_refs or condition == ManifestPreloadCondition.false() or not len(snapshot.manifest_table):
+    if (
+        snapshot.preloaded
+        or not max_refs
+        or condition == ManifestPreloadCondition.false()
+        or not len(snapshot.manifest_table)
+    ):
         return None
+    snapshot.preloaded = True
     return _sync.start(_preload(assets, snapshot, max_refs, condition))
 
 

@@ -94,6 +94,8 @@ class BlockLayout:
 
     def fields(self, slot: int) -> NDArray[np.int64]:
         """Position in the block of each row's field, int64 (rows,)."""
+        if self.phases == 1:
+            return self.columns[slot] + 4 * np.arange(self.rows)
         _, per = self._units(slot)
         j, p = np.divmod(np.arange(self.rows), self.phases)
         within: NDArray[np.int64] = p // per * 4 * self.rows + 4 * self.phases * j + self.sizes[slot] * (p % per)
@@ -142,14 +144,18 @@ class BlockWriter:
     def tables(self, class_: NDArray[np.uint8] | None) -> None:
         """Vtables, and the tables themselves with the class of each row (``None``: all of the first)."""
         layout = self.layout
+        fields = {slot: layout.fields(slot) for slot in layout.sizes}
         for number, slots in enumerate(layout.classes):
             for phase in range(layout.phases):
                 vtable = np.zeros(layout.vtable_size(number) // 2, "<u2")
                 vtable[0], vtable[1] = vtable.nbytes, 4
                 for slot in slots:
-                    vtable[2 + slot] = layout.fields(slot)[phase] - layout.tables - 4 * phase
+                    vtable[2 + slot] = fields[slot][phase] - layout.tables - 4 * phase
                 self._view("<u2", layout.vtable(number, phase), vtable.shape, (2,))[:] = vtable
         k = np.arange(layout.rows)
+        if layout.phases == len(layout.classes) == 1:
+            self._fill(self._view("<i4", layout.tables, (layout.rows,), (4,)), layout.tables + 4 * k)
+            return
         starts = np.array(
             [[layout.vtable(c, p) for p in range(layout.phases)] for c in range(len(layout.classes))], np.int32
         )
@@ -181,6 +187,8 @@ class BlockWriter:
 
     def positions(self, within: NDArray[np.int64]) -> NDArray[np.int64]:
         """Positions in the file of something that each row has at ``within[k]`` of its block, int64 (n,)."""
+        if self.layout.blocks == 1:
+            return (self.start + within)[: self.layout.n]
         starts = self.start + self.stride * np.arange(self.layout.blocks)
         return (starts[:, None] + within).reshape(-1)[: self.layout.n]
 

@@ -41,6 +41,7 @@ MAX_APPARENT_SIZE = 2**31
 MAX_TABLES = 50_000_000
 """Arrays plus references per manifest that icechunk 1.1.13 reads."""
 _APPARENT = np.array([74, 88, 86, 90, 42], np.int64)  # per row of each class, without coordinates and texts
+_KIND_NATIVE, _KIND_INLINE, _KIND_VIRTUAL = int(ChunkKind.NATIVE), int(ChunkKind.INLINE), int(ChunkKind.VIRTUAL)
 _NO_TEXTS, _NO_ROWS = Strings.of(()), np.zeros(0, np.int64)
 _LOCAL_BYTES = 4  # of strings per row of a block, when only some blocks keep their own
 
@@ -53,9 +54,9 @@ def apparent_size(refs: ChunkRefs) -> int:
     classes = _classes(refs)
     total = int(_APPARENT[classes].sum()) if isinstance(classes, np.ndarray) else int(_APPARENT[classes]) * len(refs)
     total += 4 * refs.ndim * len(refs)
-    total += int(refs.length[refs.kind == ChunkKind.INLINE].sum())
+    total += int(refs.length[refs.kind == _KIND_INLINE].sum())
     if len(refs.locations):
-        uses = np.bincount(refs.source[refs.kind == ChunkKind.VIRTUAL], minlength=len(refs.locations))
+        uses = np.bincount(refs.source[refs.kind == _KIND_VIRTUAL], minlength=len(refs.locations))
         total += int((uses * (refs.locations.urls.lengths + refs.locations.etags.lengths)).sum())
     return total
 
@@ -149,8 +150,8 @@ def _classes(refs: ChunkRefs) -> NDArray[np.uint8] | int:
     """The class of each row, or the one of all."""
     kind = refs.kind
     same = bool(len(kind)) and bool((kind == kind[0]).all())
-    if same and kind[0] != ChunkKind.VIRTUAL:
-        return _NATIVE if kind[0] == ChunkKind.NATIVE else _INLINE
+    if same and kind[0] != _KIND_VIRTUAL:
+        return _NATIVE if kind[0] == _KIND_NATIVE else _INLINE
     of_location = np.where(
         refs.locations.etags.lengths > 0, _ETAG, np.where(refs.locations.last_modified > 0, _MODIFIED, _PLAIN)
     ).astype(np.uint8)
@@ -158,8 +159,8 @@ def _classes(refs: ChunkRefs) -> NDArray[np.uint8] | int:
         if (of_location == of_location[0]).all():
             return int(of_location[0])
         return of_location[refs.source]
-    classes = np.where(kind == ChunkKind.NATIVE, _NATIVE, _INLINE).astype(np.uint8)
-    virtual = kind == ChunkKind.VIRTUAL
+    classes = np.where(kind == _KIND_NATIVE, _NATIVE, _INLINE).astype(np.uint8)
+    virtual = kind == _KIND_VIRTUAL
     classes[virtual] = of_location[refs.source[virtual]]
     return classes
 
@@ -207,19 +208,19 @@ class _Group:
         writer.vectors(refs.coords)
         for slot, targets in self.targets.items():
             writer.pointers(slot, targets)
-        sizes, inline = self.layout.sizes, refs.kind == ChunkKind.INLINE
+        sizes, inline = self.layout.sizes, refs.kind == _KIND_INLINE
         some_inline = bool(inline.any())
         if OFFSET in sizes:
             writer.column(OFFSET, np.where(inline, np.uint64(0), refs.offset) if some_inline else refs.offset)
             writer.column(LENGTH, np.where(inline, np.uint64(0), refs.length) if some_inline else refs.length)
         if CHUNK_ID in sizes:
             ids = np.zeros((len(refs), OBJECT_ID_SIZE), np.uint8)
-            native = refs.kind == ChunkKind.NATIVE
+            native = refs.kind == _KIND_NATIVE
             ids[native] = refs.chunk_ids[refs.source[native]]
             writer.column(CHUNK_ID, ids.view(f"V{OBJECT_ID_SIZE}")[:, 0])
         if LAST_MODIFIED in sizes:
             seconds = np.zeros(len(refs), "<u4")
-            virtual = refs.kind == ChunkKind.VIRTUAL
+            virtual = refs.kind == _KIND_VIRTUAL
             seconds[virtual] = refs.locations.last_modified[refs.source[virtual]]
             writer.column(LAST_MODIFIED, seconds)
         self._write_texts(out)
@@ -250,9 +251,9 @@ def _join(parts: list[ChunkRefs]) -> ChunkRefs:
     sources, offsets, location0, id0, heap0 = [], [], 0, 0, 0
     for part in parts:
         source, offset = part.source.astype(np.int64), part.offset.copy()
-        source[part.kind == ChunkKind.VIRTUAL] += location0
-        source[part.kind == ChunkKind.NATIVE] += id0
-        offset[part.kind == ChunkKind.INLINE] += np.uint64(heap0)
+        source[part.kind == _KIND_VIRTUAL] += location0
+        source[part.kind == _KIND_NATIVE] += id0
+        offset[part.kind == _KIND_INLINE] += np.uint64(heap0)
         sources.append(source.astype(np.uint32))
         offsets.append(offset)
         location0, id0, heap0 = location0 + len(part.locations), id0 + len(part.chunk_ids), heap0 + len(part.heap)
@@ -280,7 +281,7 @@ def _texts(refs: ChunkRefs, slots: list[int]) -> tuple[Strings, dict[int, NDArra
         etags, etag_of = refs.locations.etags.unique()
         texts = Strings.concat([urls, etags])
         tables[ETAG] = np.where(refs.locations.etags.lengths > 0, etag_of + len(urls), -1)
-    virtual = refs.kind == ChunkKind.VIRTUAL
+    virtual = refs.kind == _KIND_VIRTUAL
     all_virtual = bool(virtual.all())
     for slot, table in tables.items():
         if all_virtual:
@@ -345,6 +346,6 @@ def _runs(use: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
 
 def _place_payloads(refs: ChunkRefs, start: int) -> tuple[NDArray[np.int64], int]:
     """Positions of the vectors of the inline rows, and the end."""
-    sizes = (refs.length[refs.kind == ChunkKind.INLINE].astype(np.int64) + 4 + 3) // 4 * 4
+    sizes = (refs.length[refs.kind == _KIND_INLINE].astype(np.int64) + 4 + 3) // 4 * 4
     ends = start + np.cumsum(sizes)
     return ends - sizes, align(int(ends[-1]) if len(ends) else start, 8)

@@ -74,7 +74,11 @@ class Snapshot:
     num_nodes : int
     nbytes : int
         Memory in bytes.
+    preloaded : bool
+        Whether the manifests that are needed first have been fetched, or are just being fetched.
     """
+
+    preloaded = False
 
     def __init__(self, buffer: Buffer) -> None:
         root = buffer.root()
