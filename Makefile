@@ -27,7 +27,8 @@ test: $(READY)  ## all tests but the slow ones and those that need a network; AR
 oldest:  ## the tests with the oldest releases of everything that pyproject.toml promises; ARGS goes to pytest
 	$(PYTHON) tools/environment.py $(OLDEST)
 	$(PYTHON) tools/environment.py $(OLDEST) $$($(OLDEST)/bin/python tools/oldest.py all) --editable '.[all,test]'
-	$(OLDEST)/bin/python -m pytest -q -m 'not network and not slow' -W 'ignore:numpy.ndarray size changed' $(ARGS)
+	PYTHONWARNINGS='ignore:crc32c usage is deprecated' $(OLDEST)/bin/python -m pytest -q \
+		-m 'not network and not slow' -W 'ignore:numpy.ndarray size changed' $(ARGS)
 
 slow: $(READY)  ## the long runs: more random histories, a real dask cluster; ARGS goes to pytest
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

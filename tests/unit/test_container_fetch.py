@@ -119,7 +119,7 @@ def test_etag(fetcher: Fetcher, file: Path) -> None:
 
 def test_etag_is_that_of_object_store(file: Path) -> None:
     (etag,) = [obstore.head(LocalStore(str(file.parent)), file.name)["e_tag"]]
-    assert etag == f'"{file_etag(file.stat())}"'
+    assert etag.strip('"') == file_etag(file.stat())  # older releases of obstore leave the quotes out
 
 
 def test_last_modified_counts_whole_seconds(fetcher: Fetcher, file: Path) -> None:
