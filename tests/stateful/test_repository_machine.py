@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from zarr.core.sync import sync
@@ -92,7 +92,7 @@ def split_config(size: int | None) -> ManifestConfig:
 class RepositoryMachine(RuleBasedStateMachine):
     """Rules act on both, the repository and the model."""
 
-    storage: Callable[[], Storage]
+    storage: Callable[[], Storage] = staticmethod(in_memory_storage)
 
     def __init__(self) -> None:
         super().__init__()
@@ -361,38 +361,58 @@ class RepositoryMachine(RuleBasedStateMachine):
             self.check(slot)
             assert values_of(slot.session.store) == content(slot.draft.tree)
 
-    @rule(data=st.data(), choice=CHOICE, commits=st.integers(1, 2), again=st.booleans())
+    @rule(data=st.data(), choice=CHOICE, commits=st.integers(1, 3), again=st.booleans())
     def race(self, data: st.DataObject, choice: Choice, commits: int, again: bool) -> None:
-        """Somebody else is faster, once or twice."""
-        self.slots[1] = self.open_slot(self.slots[0].branch if self.slots[0].branch in self.model.branches else "main")
-        mine, theirs = 1, 2
-        self.edit(data, mine)
+        """Others are faster, with changes of the same few things."""
+        branch = self.slots[0].branch if self.slots[0].branch in self.model.branches else "main"
+        self.slots[1] = self.open_slot(branch)
+        path = data.draw(st.sampled_from([*self.arrays(1), "z"]))
+        self.edit(data, 1, path)
         for _ in range(commits):
-            self.slots.append(self.open_slot(self.slots[mine].branch))
-            self.edit(data, theirs)
-            self.commit(theirs, None, fresh=False)
+            self.slots.append(self.open_slot(branch))
+            self.edit(data, 2, path)
+            self.commit(2, None, fresh=False)
             self.slots.pop()
-        self.rebase(mine, choice)
+        self.rebase(1, choice)
         if again:
-            self.edit(data, mine)
-        self.commit(mine, choice, fresh=True)
+            self.edit(data, 1, path)
+        self.commit(1, choice, fresh=True)
 
-    def edit(self, data: st.DataObject, i: int) -> None:
-        """One to three changes."""
-        for act in data.draw(st.lists(st.sampled_from(["chunk", "node", "delete", "gone"]), min_size=1, max_size=3)):
-            if act == "chunk":
-                self.set_chunk(data, i, data.draw(st.sampled_from([1, 600])))
-            elif act == "gone":
-                self.delete_chunk(data, i)
-            elif act == "delete":
-                self.delete_node(data, i, as_dir=False)
+    def edit(self, data: st.DataObject, i: int, path: str) -> None:
+        """A few changes of what is at a path, and of what is near."""
+        acts = ["chunk", "chunk", "document", "size", "gone", "anew", "below", "elsewhere"]
+        tree = self.slots[i].draft.tree
+        for act in data.draw(st.lists(st.sampled_from(acts), min_size=1, max_size=3)):
+            node = tree.get(path)
+            if act == "elsewhere":
+                self.set_group(i, data.draw(st.sampled_from(["", "a", "new"])), data.draw(st.integers(0, 3)))
+            elif act == "below":
+                self.set_group(i, f"{path}/sub", 0)
+            elif node is None:
+                shape = data.draw(st.sampled_from([None, (2,), (2, 2)]))
+                self.set_node(i, path, group_document() if shape is None else array_document(shape), shape)
+            elif act == "chunk" and node.is_array:
+                coord = data.draw(st.sampled_from([node.coords[0], node.coords[-1]]))
+                self.write(i, path, coord, self.payload(data.draw(st.sampled_from([1, 600]))))
+            elif act in {"gone", "anew"}:
+                delete(self.slots[i].session.store, key_of(path))
+                for other in [other for other in tree if is_at_or_below(other, path)]:
+                    del tree[other]
+                if act == "anew":
+                    shape = data.draw(st.sampled_from([node.shape, None]))
+                    self.set_node(i, path, group_document() if shape is None else array_document(shape), shape)
             else:
-                path = data.draw(st.sampled_from(PATHS))
-                shape = data.draw(st.none() | st.sampled_from(SHAPES))
-                n = data.draw(st.integers(0, 3))
+                shape = node.shape
+                if act == "size" and shape:
+                    shape = data.draw(st.sampled_from([shape[:-1], (*shape, 2), (*shape[:-1], shape[-1] + 1)]))
+                document = {"n": data.draw(st.integers(4, 9))}
                 self.set_node(
-                    i, path, group_document(n=n) if shape is None else array_document(shape, attributes={"n": n}), shape
+                    i,
+                    path,
+                    group_document(**document) if shape is None else array_document(shape, attributes=document),
+                    shape,
                 )
+            self.check(self.slots[i])
 
     @rule(i=SLOT)
     def flush(self, i: int) -> None:
@@ -609,13 +629,23 @@ def run(storage: Callable[[], Storage], examples: int, steps: int) -> None:
     run_state_machine_as_test(Machine, settings=bounds)
 
 
+@settings(max_examples=40)
+@given(data=st.data(), size=SIZES, threshold=st.sampled_from([0, 512]))
+def test_races(data: st.DataObject, size: int | None, threshold: int) -> None:
+    """Nothing but races: with the other rules around they are too few to meet all conflicts."""
+    machine = RepositoryMachine()
+    machine.create(size, threshold)
+    for _ in range(3):
+        machine.race(data, data.draw(CHOICE), data.draw(st.integers(1, 3)), data.draw(st.booleans()))
+
+
 def folders(root: Path) -> Callable[[], Storage]:
     numbers = itertools.count()
     return lambda: local_filesystem_storage(root / str(next(numbers)))
 
 
 def test_in_memory() -> None:
-    run(in_memory_storage, 60, 40)
+    run(in_memory_storage, 40, 40)
 
 
 def test_on_disk(tmp_path: Path) -> None:

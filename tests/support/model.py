@@ -207,7 +207,8 @@ class Model:
         dirty = bool(self.log(draft)) or draft.superseded
         history = self.history(tip)
         for id in reversed(history[: history.index(draft.base)]):
-            taken = conflicts(self.log(draft), self.versions[id].log, self.versions[tip].tree, choice)
+            at_base = {node.number: node for node in self.versions[draft.base].tree.values()}
+            taken = conflicts(self.log(draft), at_base, self.versions[id].log, self.versions[tip].tree, choice)
             if taken is None:
                 return id
             for number, coords in taken:
@@ -246,7 +247,9 @@ class Model:
             del self.versions[id]
 
 
-def conflicts(ours: Log, theirs: Log, tip: Tree, choice: Choice) -> list[tuple[int, frozenset[Coord]]] | None:
+def conflicts(
+    ours: Log, base: Mapping[int, Node], theirs: Log, tip: Tree, choice: Choice
+) -> list[tuple[int, frozenset[Coord]]] | None:
     """Chunks of ours that give way to a commit, by node; ``None`` when the commit cannot be passed."""
     at_tip = {path: node for path, node in tip.items() if node.number not in ours.deleted}
     for path in ours.new.values():
@@ -256,9 +259,11 @@ def conflicts(ours: Log, theirs: Log, tip: Tree, choice: Choice) -> list[tuple[i
         return None
     if ours.edited.keys() & (theirs.updated.keys() | theirs.deleted.keys()):
         return None
-    there = {node.number for node in tip.values()}
-    if choice.deletions_fail and ours.deleted.keys() & there & (theirs.updated.keys() | theirs.edited.keys()):
-        return None
+    for number, path in ours.deleted.items():
+        now = tip.get(path)  # what they made anew there counts as well, if it is of the same kind
+        if now is not None and now.number in {*theirs.updated, *theirs.edited} and choice.deletions_fail:
+            if now.is_array is base[number].is_array:
+                return None
     both = [(n, ours.edited[n] & theirs.edited[n]) for n in ours.edited.keys() & theirs.edited.keys()]
     both = [(number, coords) for number, coords in both if coords]
     if both and choice.chunks == "fail":
