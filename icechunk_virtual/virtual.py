@@ -10,7 +10,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from icechunk_virtual.containers.container import VirtualChunkContainer, local_filesystem_store
+from icechunk_virtual.containers.container import (
+    VirtualChunkContainer,
+    gcs_store,
+    http_store,
+    local_filesystem_store,
+    s3_store,
+)
 from icechunk_virtual.containers.source import expand, open_source
 from icechunk_virtual.containers.url import check_prefix, local_path
 from icechunk_virtual.errors import InvalidLocation, ReadOnlyError, ScanError
@@ -323,19 +329,30 @@ def container_prefixes(urls: Iterable[str]) -> tuple[str, ...]:
 
 
 def container_of(prefix: str) -> VirtualChunkContainer:
-    """A virtual chunk container for a prefix.
+    """A virtual chunk container for a prefix, in the way that its URL alone says.
 
     Raises
     ------
     ScanError
-        This version has no containers for its scheme, or the prefix is the root of the file system.
+        The URL does not say enough, or the prefix is the root of the file system.
     """
-    if not prefix.startswith("file:"):
-        raise ScanError(
-            f"files below {prefix} cannot be referenced by this version, only local ones. Copy or mount them."
-        )
     try:
         location = check_prefix(prefix)
     except InvalidLocation as error:
         raise ScanError(f"files below {prefix} cannot be referenced: {error.message}", source=prefix) from None
-    return VirtualChunkContainer(prefix, local_filesystem_store(local_path(location)))
+    match location.scheme:
+        case "file":
+            return VirtualChunkContainer(prefix, local_filesystem_store(local_path(location)))
+        case "https":
+            return VirtualChunkContainer(prefix, http_store())
+        case "http":
+            return VirtualChunkContainer(prefix, http_store({"allow_http": "true"}))
+        case "s3":
+            return VirtualChunkContainer(prefix, s3_store())
+        case "gs" | "gcs":
+            return VirtualChunkContainer(prefix, gcs_store())
+    raise ScanError(
+        f"files below {prefix} cannot be referenced yet: add a virtual chunk container for them to the repository's "
+        "configuration, which says how they are reached.",
+        source=prefix,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from dataclasses import asdict
-from datetime import UTC
 from typing import Any
 
 from icechunk_virtual.cli.output import Part, Report, command, to_run
@@ -59,7 +58,7 @@ def collect_garbage(options: argparse.Namespace) -> Report:
     """Delete, or count, what nothing needs."""
     repo = open_repo(options)
     summary = repo.garbage_collect(options.older_than, dry_run=options.dry_run)
-    report = {"repository": options.repo, "older_than": iso_utc(options.older_than), "dry_run": options.dry_run}
+    report = {"repository": options.repo, "older_than": iso(options.older_than), "dry_run": options.dry_run}
     return report | asdict(summary)
 
 
@@ -89,7 +88,7 @@ def expire(options: argparse.Namespace) -> Report:
     tips = {*after.branches.values(), *after.tags.values()}  # they stay however old they are
     return {
         "repository": options.repo,
-        "older_than": iso_utc(options.older_than),
+        "older_than": iso(options.older_than),
         "expired": sorted(released - tips),
         "deleted_branches": {name: id for name, id in before.branches.items() if name not in after.branches},
         "deleted_tags": {name: id for name, id in before.tags.items() if name not in after.tags},
@@ -133,8 +132,3 @@ def show_rewritten(report: Report) -> Iterable[Part]:
     """For people."""
     yield f"committed {report['snapshot']} to branch {report['branch']}"
     yield f"{count(report['manifests'], 'manifest')}, {report['manifests_before']} before"
-
-
-def iso_utc(moment: Any) -> str:
-    """Any aware datetime as ISO 8601 text in UTC."""
-    return iso(moment.astimezone(UTC))

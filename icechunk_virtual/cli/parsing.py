@@ -78,11 +78,11 @@ def repository(text: str) -> str:
 
 
 def when(text: str) -> datetime:
-    """A moment: ISO 8601, in UTC if it names no time zone, or an age such as ``30d``; an argparse type."""
+    """A moment in UTC: ISO 8601, in UTC if it names no time zone, or an age such as ``30d``; an argparse type."""
     try:
         age = _AGE.fullmatch(text.strip())
         if age is None:
-            return moment(text)
+            return moment(text).astimezone(UTC)
         return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(

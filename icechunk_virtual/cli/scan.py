@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from icechunk_virtual.cli.messages import UsageError
 from icechunk_virtual.cli.output import command, to_run
@@ -85,8 +84,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
             f"{len(urls)} files were named, from {urls[0]} to {urls[-1]}. Say along which dimension they are joined, "
             "for example --concat time, or scan them one by one into groups of their own (--group)."
         )
-    for prefix in container_prefixes(urls):
-        container_of(prefix)  # raises before the long work what would be raised after it
+    target.new_containers(urls)  # raises before the long work what would be raised after it
     settings = ScanOptions(drop_variables=frozenset(options.drop_variable), skip_unsupported=options.skip_unsupported)
     with progress_bar("scanning", quiet=options.json) as progress:
         dataset = scan(
@@ -130,10 +128,7 @@ class Target:
 
     def write(self, dataset: VirtualDataset) -> dict[str, Any]:
         """Write and commit; what was done. Nothing is created or changed unless everything fits."""
-        config = RepositoryConfig() if self.repo is None else self.repo.config
-        added = RepositoryConfig()
-        for prefix in container_prefixes(uncovered(config, dataset.sources)):
-            added.set_virtual_chunk_container(container_of(prefix))
+        added = self.new_containers(dataset.sources)
         if self.repo is None:
             self.into(dataset, rehearsal(added))
         if self.options.dry_run and self.repo is None:
@@ -159,6 +154,15 @@ class Target:
             "open": how_to_open(options.repo, options.group, options.branch, authorize, nodes),
         }
 
+    def new_containers(self, urls: Sequence[str]) -> RepositoryConfig:
+        """Containers for those of the URLs that no container of the repository is responsible for."""
+        known = (None if self.repo is None else self.repo.config.virtual_chunk_containers) or {}
+        fits = Authorization(known).check_write(Locations.of(urls))
+        added = RepositoryConfig()
+        for prefix in container_prefixes(url for url, fit in zip(urls, fits.tolist(), strict=True) if not fit):
+            added.set_virtual_chunk_container(container_of(prefix))
+        return added
+
     def into(self, dataset: VirtualDataset, session: Session) -> None:
         """Write into a session as the options say."""
         options = self.options
@@ -177,9 +181,3 @@ def rehearsal(config: RepositoryConfig) -> Session:
     """A session like the first one of a new repository, which leaves nothing behind."""
     repo: Repository = Repository.create(in_memory_storage(), config)
     return repo.writable_session("main")
-
-
-def uncovered(config: RepositoryConfig, urls: tuple[str, ...]) -> list[str]:
-    """Those of the URLs that no container of a configuration is responsible for."""
-    fits = Authorization(config.virtual_chunk_containers or {}).check_write(Locations.of(urls))
-    return [urls[i] for i in np.flatnonzero(~fits).tolist()]

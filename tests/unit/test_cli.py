@@ -21,6 +21,7 @@ from icechunk_virtual.cli.messages import one_line
 from icechunk_virtual.cli.progress import progress_bar
 from icechunk_virtual.errors import ConflictError, InconsistentFiles
 from tests.support.archives import snapshot_of, write_days
+from tests.support.object_server import ObjectServer
 
 
 class Outcome(NamedTuple):
@@ -217,7 +218,7 @@ def test_a_group_that_is_not_empty(shell: Shell, days: Path) -> None:
         (["full/x.txt", "--repo", "r"], "no scanner takes"),
         (["full", "--repo", "r"], "known ending"),
         (["broken.nc", "--repo", "r"], "broken.nc"),
-        (["http://localhost:9/a.nc", "--repo", "r"], "only local ones"),
+        (["http://localhost:9/a.nc", "--repo", "r"], "cannot read `http://localhost:9/a.nc`"),
     ],
 )
 def test_failures_say_why_and_leave_nothing(shell: Shell, days: Path, arguments: list[str], match: str) -> None:
@@ -323,3 +324,17 @@ def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     with progress_bar("x", quiet=True) as progress:
         assert progress is None
     assert capsys.readouterr().out == ""
+
+
+# -- files on web servers ---------------------------------------------------------------------------------------
+
+
+def test_files_on_a_web_server(shell: Shell, days: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ObjectServer({f"/sub/{name}": (days / name).read_bytes() for name in ("a.nc", "b.nc")}) as server:
+        urls = [f"{server.url}/sub/{name}" for name in ("a.nc", "b.nc")]
+        out = shell.done(*urls, "--repo", "r", "--concat", "time")
+        assert f"authorize=['{server.url}/sub/']" in out
+        found = open_as_printed(out)
+        with xr.open_mfdataset([days / "a.nc", days / "b.nc"], combine="nested", concat_dim="time") as expected:
+            xr.testing.assert_equal(found["/"].to_dataset().load(), expected.load())
+        assert "add a virtual chunk container" in shell.failed("az://container/a.nc", "--repo", "r", "--group", "g")
