@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -135,8 +134,3 @@ def _coords_text(coords: list[list[int]]) -> str:
     """The first coordinates, and how many more there are."""
     more = f" and {len(coords) - _SHOWN_CHUNKS:,} more" if len(coords) > _SHOWN_CHUNKS else ""
     return ", ".join(map(str, coords[:_SHOWN_CHUNKS])) + more
-
-
-def sorted_paths(paths: Iterable[str]) -> list[str]:
-    """Paths in the order of snapshots: by their UTF-8 bytes."""
-    return sorted(paths, key=lambda path: path.encode("utf-8"))
