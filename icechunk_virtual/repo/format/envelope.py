@@ -28,6 +28,7 @@ _SPACE = b" "
 _MAX_WINDOW = 2**27
 _FEED = 1 << 13  # compressed bytes per step when the size is unknown: at most 2**28 bytes come out of one step
 _PLAUSIBLE_RATIO = 1000  # beyond it a declared size is not believed before the bytes are seen
+_DOUBLE_FAST = (3, 4)  # levels whose search for long matches makes large manifests take longer and come out larger
 _SMALL = 1 << 16  # bytes; larger contents need so much working memory that it is not kept
 
 
@@ -77,11 +78,18 @@ def wrap(file_type: FileType, flatbuffer: bytes | bytearray | memoryview, *, lev
     header = _HEADER.pack(MAGIC, name, SPEC_VERSION, file_type, ZSTD)
     level = min(level, zstandard.MAX_COMPRESSION_LEVEL)
     if len(flatbuffer) > _SMALL:
-        return header + zstandard.ZstdCompressor(level=level).compress(flatbuffer)
+        return header + _large_compressor(file_type, level).compress(flatbuffer)
     compressor = _tools.compressors.get(level)
     if compressor is None:
         compressor = _tools.compressors[level] = zstandard.ZstdCompressor(level=level)
     return header + compressor.compress(flatbuffer)
+
+
+def _large_compressor(file_type: FileType, level: int) -> zstandard.ZstdCompressor:
+    if file_type != FileType.MANIFEST or level not in _DOUBLE_FAST:
+        return zstandard.ZstdCompressor(level=level)
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, strategy=zstandard.STRATEGY_FAST)
+    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 def unwrap(data: bytes, *, file_type: FileType, file: str) -> bytes:
