@@ -162,10 +162,10 @@ class ChangeSet:
         return later
 
     def copy(self) -> ChangeSet:
-        """An independent copy."""
+        """An independent copy, without edits that came to nothing: another base may have an array of another rank."""
         other = ChangeSet()
         other.new, other.updated, other.deleted = dict(self.new), dict(self.updated), dict(self.deleted)
         other.superseded = self.superseded
-        other._chunks = {path: edits.copy() for path, edits in self._chunks.items()}
+        other._chunks = {path: edits.copy() for path, edits in self._chunks.items() if edits}
         other._below = {path: dict(below) for path, below in self._below.items()}
         return other

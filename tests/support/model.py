@@ -261,9 +261,9 @@ def conflicts(
         return None
     for number, path in ours.deleted.items():
         now = tip.get(path)  # what they made anew there counts as well, if it is of the same kind
-        if now is not None and now.number in {*theirs.updated, *theirs.edited} and choice.deletions_fail:
-            if now.is_array is base[number].is_array:
-                return None
+        same_kind = now is not None and now.is_array is base[number].is_array
+        if now is not None and same_kind and choice.deletions_fail and now.number in {*theirs.updated, *theirs.edited}:
+            return None
     both = [(n, ours.edited[n] & theirs.edited[n]) for n in ours.edited.keys() & theirs.edited.keys()]
     both = [(number, coords) for number, coords in both if coords]
     if both and choice.chunks == "fail":

@@ -86,6 +86,22 @@ def test_an_array_of_another_rank_stays_empty() -> None:
     assert zarr.open_group(session.store, mode="r")["a"][:].tolist() == [-1] * 4
 
 
+def test_chunks_given_up_leave_nothing_behind() -> None:
+    """Others wrote our chunk, and then made an array of another rank at its path."""
+    repo, session, _ = race(OURS, pair(set_chunk("a", 0, 0), set_chunk("a", 0, 0, value=8)))
+    branch = session.branch or ""
+    other = repo.writable_session(branch)
+    root = zarr.open_group(other.store, mode="r+")
+    del root["a"]
+    root.create_array("a", shape=(3,), chunks=(1,), dtype="i4", fill_value=-1)[0] = 5
+    other.commit("anew")
+    session.rebase(THEIRS_WIN)
+    array = zarr.open_group(session.store, mode="r+")["a"]
+    array[1] = 6
+    session.commit("mine")
+    assert values(repo.readonly_session(branch).store)["a"][1] == [5, 6, -1]
+
+
 @pytest.mark.parametrize("mine", [set_chunk("a", 0, 0, value=8), delete("a")], ids=["chunk", "deletion"])
 def test_when_others_did_it_all(mine: Any) -> None:
     """The session is clean then; a commit that was asked for is made all the same, and is empty."""
