@@ -6,13 +6,14 @@ VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OLDEST := .venv-oldest
+NEWEST := .venv-newest-icechunk
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check format bench compat docs oldest clean distclean
+.PHONY: help demo test slow check format bench compat compat-newest docs oldest clean distclean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(READY): pyproject.toml tools/environment.py
 	$(PYTHON) tools/environment.py $(VENV) --editable '.[all,test,dev]'
@@ -48,6 +49,11 @@ bench: $(READY)  ## measure against the peers; ARGS="NAME... --repeats N"
 
 compat: $(READY)  ## only the tests that the real icechunk judges
 	$(BIN)/python -m pytest -q tests/compat $(ARGS)
+
+compat-newest:  ## the same, judged by the newest icechunk 1.x; ARGS goes to pytest
+	$(PYTHON) tools/environment.py $(NEWEST) --editable '.[all,test]'
+	$(PYTHON) tools/environment.py $(NEWEST) --upgrade 'icechunk<2'
+	$(NEWEST)/bin/python -m pytest -q -m compat tests/compat $(ARGS)
 
 docs: $(READY)  ## build the documentation in build/docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/docs
