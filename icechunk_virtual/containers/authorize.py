@@ -28,9 +28,9 @@ _STORES = {  # code that makes a store for a container of a scheme
     "tigris": "ObjectStoreConfig.Tigris(icechunk_virtual.S3Options(region=...))",
     "gs": "gcs_store()",
     "gcs": "gcs_store()",
-    "az": "azure_store(account=...)",
-    "azure": "azure_store(account=...)",
-    "abfs": "azure_store(account=...)",
+    "az": "storage.azure_store(account=...)",
+    "azure": "storage.azure_store(account=...)",
+    "abfs": "storage.azure_store(account=...)",
     "http": "http_store()",
     "https": "http_store()",
 }
@@ -115,20 +115,7 @@ class Authorization:
         InvalidLocation
         NoContainer
         """
-        return self.grant_for(location).container
-
-    def grant_for(self, location: str) -> Grant:
-        """As `container_for`, with what is known about its authorisation."""
-        grant = self._remembered.get(location)
-        if grant is None:
-            understood = check_location(location)
-            grant = self._find(understood)
-            if grant is None:
-                raise NoContainer(_no_container_text(understood), location=location)
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            self._remembered[location] = grant
-        return grant
+        return self._grant_for(location).container
 
     def check_write(self, locations: Locations) -> NDArray[np.bool_]:
         """Judge the locations of references that are to be set. Needs containers, but no authorisation.
@@ -149,8 +136,8 @@ class Authorization:
         """
         return match_prefixes(locations.urls, [grant.prefix for grant in self.grants])
 
-    def check_read(self, location: str) -> VirtualChunkContainer:
-        """The container to read a location through.
+    def readable(self, location: str) -> Grant:
+        """The container to read a location through, with its credentials.
 
         Raises
         ------
@@ -159,14 +146,22 @@ class Authorization:
         NotAuthorized
             Names the prefix, the reason, and the line of code that grants it.
         """
-        return self.readable(location).container
-
-    def readable(self, location: str) -> Grant:
-        """As `check_read`, with the credentials."""
-        grant = self.grant_for(location)
+        grant = self._grant_for(location)
         if not grant.authorized:
             text = _not_authorized_text(location, grant.prefix, self.granted_prefixes)
             raise NotAuthorized(text, location=location, prefix=grant.prefix.text)
+        return grant
+
+    def _grant_for(self, location: str) -> Grant:
+        grant = self._remembered.get(location)
+        if grant is None:
+            understood = check_location(location)
+            grant = self._find(understood)
+            if grant is None:
+                raise NoContainer(_no_container_text(understood), location=location)
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[location] = grant
         return grant
 
     def _find(self, location: Location) -> Grant | None:

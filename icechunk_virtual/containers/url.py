@@ -27,9 +27,8 @@ from dataclasses import dataclass
 from icechunk_virtual.errors import InvalidLocation
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
-_CASELESS_HOSTS = frozenset({"http", "https", "ftp", "file"})
 _WEB = frozenset({"http", "https"})
-_HIERARCHICAL_BACKSLASH = frozenset({"http", "https", "ftp", "file"})  # where URL parsers read "\" as "/"
+_SPECIAL = frozenset({"http", "https", "ftp", "file"})  # where URL parsers read "\" as "/", and hosts have no case
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
@@ -174,10 +173,10 @@ def _parse(text: str) -> Location:
             "write an absolute URL such as file:///data/a.nc or s3://bucket/a.nc",
         )
     scheme, rest = match[1].lower(), text[match.end() :]
-    if "\\" in rest and scheme in _HIERARCHICAL_BACKSLASH:
+    if "\\" in rest and scheme in _SPECIAL:
         raise _ambiguous(text, "a backslash is not allowed", "write / between segments, %5C for the character")
-    if scheme == "file" and not rest.startswith("//"):
-        rest = "//" + rest if rest.startswith("/") else rest
+    if scheme == "file" and rest.startswith("/") and not rest.startswith("//"):
+        rest = "//" + rest
     if not rest.startswith("//"):
         raise _invalid(text, f"virtual reference has no path segments {text}", f"write {scheme}://host/path")
     raw_path, query = rest[2:], ""
@@ -203,7 +202,7 @@ def _authority(text: str, scheme: str, authority: str) -> tuple[str, int | None]
     host, port_text = authority, ""
     if not authority.endswith("]") and ":" in authority:
         host, _, port_text = authority.rpartition(":")
-    if scheme in _CASELESS_HOSTS:
+    if scheme in _SPECIAL:
         host = host.lower()
     if scheme == "file":
         if host not in ("", "localhost") or port_text:
@@ -215,7 +214,7 @@ def _authority(text: str, scheme: str, authority: str) -> tuple[str, int | None]
         return "", None
     if not host:
         raise _invalid(text, f"error parsing bucket name from virtual ref URL {text}", f"write {scheme}://host/path")
-    if not _HOST.fullmatch(host):
+    if not _HOST.fullmatch(host) or not host.strip("."):
         raise _invalid(
             text,
             f'error parsing virtual ref URL: "{text}": invalid host {host!a}',

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import re
 
 import pytest
 
+import icechunk_virtual
+from icechunk_virtual.containers import authorize
 from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.container import (
     AnyObjectStoreConfig,
@@ -40,34 +43,34 @@ def test_the_longest_prefix_is_responsible() -> None:
 
 def test_no_fallback_to_a_shorter_authorised_prefix() -> None:
     authorization = Authorization(containers("file:///d/", "file:///d/e/"), {"file:///d/": None})
-    assert authorization.check_read("file:///d/x").url_prefix == "file:///d/"
+    assert authorization.readable("file:///d/x").container.url_prefix == "file:///d/"
     with pytest.raises(NotAuthorized) as caught:
-        authorization.check_read("file:///d/e/x")
+        authorization.readable("file:///d/e/x")
     assert caught.value.prefix == "file:///d/e/"
 
 
 def test_grants_are_matched_by_meaning_and_get_their_slash() -> None:
     authorization = Authorization(containers("file:///a%20b/"), {"file:/a b": None})
     assert authorization.granted_prefixes == {"file:/a b/"}
-    assert authorization.check_read("file:///a%20b/x").url_prefix == "file:///a%20b/"
+    assert authorization.readable("file:///a%20b/x").container.url_prefix == "file:///a%20b/"
 
 
 def test_a_grant_without_container_opens_nothing() -> None:
     authorization = Authorization({}, {"file:///d/": None})
     with pytest.raises(NoContainer):
-        authorization.check_read("file:///d/x")
+        authorization.readable("file:///d/x")
 
 
 def test_a_broken_container_matches_nothing() -> None:
     authorization = Authorization(containers("nonsense", "file:///", "", "file:///d"), {"": None, "file:///": None})
     with pytest.raises(NoContainer):
-        authorization.check_read("file:///d/x")
+        authorization.readable("file:///d/x")
 
 
 def test_text_of_not_authorized_repairs() -> None:
     authorization = Authorization(containers("file:///d/"), {"file:///other/": None})
     with pytest.raises(NotAuthorized) as caught:
-        authorization.check_read("file:///d/x")
+        authorization.readable("file:///d/x")
     text = str(caught.value)
     assert re.search(r"file:///d/x.*authorize", text)
     assert "a virtual chunk in this repository" in text
@@ -79,23 +82,29 @@ def test_text_of_not_authorized_repairs() -> None:
 
 def test_text_of_no_container_repairs() -> None:
     with pytest.raises(NoContainer) as caught:
-        Authorization({}, {}).check_read("s3://b/p/x.nc")
+        Authorization({}, {}).readable("s3://b/p/x.nc")
     text = str(caught.value)
     assert re.search(r"s3://b/p/x\.nc.*edit the repository configuration", text)
     assert "invalid chunk location, no matching virtual chunk container: `s3://b/p/x.nc`" in text
     assert 'VirtualChunkContainer("s3://b/p/", icechunk_virtual.s3_store(region=...))' in text
 
 
+@pytest.mark.parametrize("scheme", sorted(authorize._STORES))
+def test_functions_in_texts_exist(scheme: str) -> None:
+    name = authorize._STORES[scheme].partition("(")[0]
+    assert callable(functools.reduce(getattr, name.split("."), icechunk_virtual))
+
+
 def test_text_for_a_scheme_without_containers() -> None:
     with pytest.raises(NoContainer, match="There are no containers for `ftp` URLs"):
-        Authorization({}, {}).check_read("ftp://h/x")
+        Authorization({}, {}).readable("ftp://h/x")
 
 
 def test_code_in_errors_is_quoted() -> None:
     evil = 'file:///d"});__import__("os")/'
     authorization = Authorization(containers(evil), {})
     with pytest.raises(NotAuthorized) as caught:
-        authorization.check_read(evil + "x")
+        authorization.readable(evil + "x")
     argument = str(caught.value).splitlines()[-1].strip().partition("authorize_virtual_chunk_access=")[2]
     assert eval(argument.removesuffix(")")) == {evil: None}
 
@@ -103,7 +112,7 @@ def test_code_in_errors_is_quoted() -> None:
 def test_azure_needs_credentials() -> None:
     authorization = Authorization(containers("az://c/", store=azure_store(account="a")), {})
     with pytest.raises(NotAuthorized, match="azure_from_env_credentials"):
-        authorization.check_read("az://c/x")
+        authorization.readable("az://c/x")
 
 
 def test_writing_needs_a_container_but_no_authorisation() -> None:
@@ -151,5 +160,5 @@ def test_pickles_and_tells_no_secret() -> None:
 def test_many_locations_are_remembered_within_bounds() -> None:
     authorization = Authorization(containers("file:///d/"), {"file:///d/": None})
     for i in range(10_000):
-        authorization.check_read(f"file:///d/{i}")
+        authorization.readable(f"file:///d/{i}")
     assert len(authorization._remembered) <= 4096

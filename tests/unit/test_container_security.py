@@ -224,7 +224,7 @@ def test_hosts_do_not_match_by_their_beginning(location: str) -> None:
     prefix = "http://good.org/data/"
     authorization = Authorization({prefix: VirtualChunkContainer(prefix, http_store())}, {prefix: None})
     with pytest.raises(NoContainer):
-        authorization.check_read(location)
+        authorization.readable(location)
 
 
 @pytest.mark.parametrize(
@@ -246,15 +246,15 @@ def test_ambiguous_hosts_are_refused(location: str) -> None:
     prefix = "http://good.org/data/"
     authorization = Authorization({prefix: VirtualChunkContainer(prefix, http_store())}, {prefix: None})
     with pytest.raises(InvalidLocation):
-        authorization.check_read(location)
+        authorization.readable(location)
 
 
 def test_same_host_in_another_case_is_the_same_host() -> None:
     prefix = "http://good.org/data/"
     authorization = Authorization({prefix: VirtualChunkContainer(prefix, http_store())}, {prefix: None})
-    assert authorization.check_read("HTTP://GOOD.org:80/data/x").url_prefix == prefix
+    assert authorization.readable("HTTP://GOOD.org:80/data/x").container.url_prefix == prefix
     with pytest.raises(NoContainer):
-        authorization.check_read("http://good.org/DATA/x")
+        authorization.readable("http://good.org/DATA/x")
 
 
 def test_schemes_are_not_equated() -> None:
@@ -262,7 +262,7 @@ def test_schemes_are_not_equated() -> None:
     authorization = Authorization({prefix: VirtualChunkContainer(prefix, s3_store())}, {prefix: None})
     for location in ("tigris://bucket/x", "file:///bucket/x", "gs://bucket/x", "s3://Bucket/x", "s3://bucket:1/x"):
         with pytest.raises(NoContainer):
-            authorization.check_read(location)
+            authorization.readable(location)
 
 
 def test_schemes_that_this_version_cannot_read() -> None:

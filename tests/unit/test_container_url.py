@@ -90,6 +90,8 @@ def test_parts() -> None:
         ("s3://\u24d1ucket/a", "ASCII"),
         ("http://\uff45xample.com/a", "ASCII"),
         ("s3://b%2Fc/a", "host"),
+        ("s3://../a", "host"),
+        ("s3://./a", "host"),
         ("s3://user:password@bucket/a", "user info"),
         ("http://good@evil/a", "user info"),
         ("file:///a\\b", "backslash"),
