@@ -20,10 +20,9 @@ import icechunk_virtual as ours
 from icechunk_virtual.credentials import gcs_anonymous_credentials
 from icechunk_virtual.errors import PermissionDenied
 from icechunk_virtual.storage import azure_store
-from tests.support.clouds import KEYS, Bucket
-from tests.support.fake_clouds import FakeAzure, FakeCloud, FakeGoogle
+from tests.support.clouds import KEYS, Bucket, FakeService
 from tests.support.hierarchies import array_document, keys_of, put
-from tests.support.proxy import Answer, Forward, Proxy, Request
+from tests.support.proxy import Answer, Forward, Request
 
 both = pytest.mark.parametrize("ic", [ours, icechunk], ids=["ours", "original"])
 CALLS: list[str] = []
@@ -80,35 +79,21 @@ def signers(bucket: Bucket) -> set[str]:
     return {signature.partition("Credential=")[2].partition("/")[0] for signature in signatures}
 
 
-class Cloud:
-    """A fake of Google's or Azure's service, and storages in it."""
-
-    def __init__(self, server: Proxy, fake: FakeCloud) -> None:
-        server.handle = fake.handle
-        self.server, self.fake = server, fake
-
-    def storage(self, **given: Any) -> Any:
-        options = {"allow_http": "true"}
-        if isinstance(self.fake, FakeGoogle):
-            options["google_base_url"] = self.server.url
-            return ours.gcs_storage(bucket="b", prefix="p", config=options, **given)
-        options["azure_storage_endpoint"] = self.server.url
-        return ours.azure_storage(account="acc", container="c", prefix="p", config=options, **given)
-
-    def bearers(self) -> set[str]:
-        return {request.headers.get("Authorization", "") for request in self.server.requests}
+def sent(service: FakeService) -> set[str]:
+    """How requests were authorised."""
+    return {request.headers.get("Authorization", "") for request in service.requests}
 
 
 @pytest.fixture
-def google() -> Iterator[Cloud]:
-    with Proxy() as server:
-        yield Cloud(server, FakeGoogle())
+def google() -> Iterator[FakeService]:
+    with FakeService("google") as service:
+        yield service
 
 
 @pytest.fixture
-def azure() -> Iterator[Cloud]:
-    with Proxy() as server:
-        yield Cloud(server, FakeAzure())
+def azure() -> Iterator[FakeService]:
+    with FakeService("azure") as service:
+        yield service
 
 
 # -- Google ----------------------------------------------------------------------------------------------------
@@ -123,11 +108,11 @@ def test_F072_anonymous_google(ic: Any) -> None:
         assert wrapped == {"gs://b/": ic.Credentials.Gcs(gcs_anonymous_credentials())}
 
 
-def test_F072_anonymous_requests_are_unsigned(google: Cloud) -> None:
+def test_F072_anonymous_requests_are_unsigned(google: FakeService) -> None:
     used(google.storage(bearer_token="t"))
-    google.server.requests.clear()
+    google.requests.clear()
     assert ours.Repository.open(google.storage(anonymous=True)).list_branches() == {"main"}
-    assert google.bearers() == {""}
+    assert sent(google) == {""}
 
 
 @both
@@ -137,13 +122,13 @@ def test_F073_google_bearer_tokens(ic: Any) -> None:
     assert isinstance(made._0, ic.GcsStaticCredentials.BearerToken)
 
 
-def test_F073_the_token_is_sent(google: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_F073_the_token_is_sent(google: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "of the environment")
     used(google.storage(bearer_token="mine"))
-    assert google.bearers() == {"Bearer mine"}
-    google.server.requests.clear()
-    ours.Repository.open(google.storage())
-    assert google.bearers() == {"Bearer of the environment"}
+    assert sent(google) == {"Bearer mine"}
+    google.requests.clear()
+    ours.Repository.open(google.storage(from_env=True))
+    assert sent(google) == {"Bearer of the environment"}
 
 
 @both
@@ -156,14 +141,14 @@ def test_F074_refreshable_google_credentials(ic: Any) -> None:
         assert isinstance(ic.gcs_credentials(get_credentials=google_token), ic.GcsCredentials.Refreshable)
 
 
-def test_F074_the_function_is_called_as_often_as_needed(google: Cloud) -> None:
+def test_F074_the_function_is_called_as_often_as_needed(google: FakeService) -> None:
     used(google.storage(get_credentials=google_token))
-    assert (CALLS, google.bearers()) == (["gcs"], {"Bearer TOKEN1"})
+    assert (CALLS, sent(google)) == (["gcs"], {"Bearer TOKEN1"})
     CALLS.clear()
-    google.server.requests.clear()
+    google.requests.clear()
     repo = ours.Repository.open(google.storage(get_credentials=endless_google_token))
     repo.list_branches()
-    assert len(google.bearers()) == len(google.server.requests) == len(CALLS), "it does not say how long it holds"
+    assert len(sent(google)) == len(google.requests) == len(CALLS), "it does not say how long it holds"
 
 
 @both
@@ -227,20 +212,22 @@ def test_F076_s3_credentials_survive_pickling(kind: str, bucket: Bucket, monkeyp
 
 
 @pytest.mark.parametrize("kind", GOOGLE_KINDS)
-def test_F076_google_credentials_survive_pickling(kind: str, google: Cloud) -> None:
+def test_F076_google_credentials_survive_pickling(kind: str, google: FakeService) -> None:
     check_copies(used(google.storage(**GOOGLE_KINDS[kind])))
-    assert all(sent.startswith("Bearer ") for sent in google.bearers())
+    assert all(text.startswith("Bearer ") for text in sent(google))
 
 
 @pytest.mark.parametrize("kind", AZURE_KINDS)
-def test_F076_azure_credentials_survive_pickling(kind: str, azure: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_F076_azure_credentials_survive_pickling(
+    kind: str, azure: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AZURE_STORAGE_TOKEN", "of the environment")
     check_copies(used(azure.storage(**AZURE_KINDS[kind])))
     if kind == "signature":
-        assert all("sig=abc" in request.target for request in azure.server.requests)
+        assert all("sig=abc" in request.target for request in azure.requests)
     else:
         start = {"key": "SharedKey acc:", "token": "Bearer t"}[kind]
-        assert all(sent.startswith(start) for sent in azure.bearers())
+        assert all(text.startswith(start) for text in sent(azure))
 
 
 def test_F076_in_another_process(bucket: Bucket) -> None:
@@ -300,7 +287,7 @@ def test_F077_failures_of_the_function_are_shown(bucket: Bucket) -> None:
 
 
 @pytest.mark.parametrize("kind", ["s3", "gcs"])
-def test_F078_the_first_credentials_travel(kind: str, bucket: Bucket, google: Cloud) -> None:
+def test_F078_the_first_credentials_travel(kind: str, bucket: Bucket, google: FakeService) -> None:
     place, function = (bucket, s3_key) if kind == "s3" else (google, google_token)
     storage = place.storage(get_credentials=function, scatter_initial_credentials=True)
     assert len(CALLS) == 1

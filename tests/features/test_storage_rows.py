@@ -5,7 +5,8 @@ an S3 server behind a proxy that writes down every request. Credentials are in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
@@ -20,10 +21,9 @@ from icechunk_virtual.repo.cloud.clients import Manner, client_options
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.settings import EffectiveStorage
-from tests.support.clouds import Bucket
-from tests.support.fake_clouds import FakeGoogle
+from tests.support.clouds import Bucket, FakeService
 from tests.support.hierarchies import array_document, get, put
-from tests.support.proxy import Answer, Forward, Proxy, Request
+from tests.support.proxy import Answer, Forward, Request
 
 both = pytest.mark.parametrize("ic", [ours, icechunk], ids=["ours", "original"])
 METADATA = ("snapshots/", "manifests/", "transactions/", "refs/", "config.yaml")
@@ -284,14 +284,11 @@ def test_F080_keys_have_forward_slashes(bucket: Bucket, monkeypatch: pytest.Monk
     assert not [r.target for r in bucket.proxy.requests if "\\" in r.target or "%5C" in r.target]
 
 
-def test_F082_google_requests_are_repeated() -> None:
-    cloud = FakeGoogle()
-    with Proxy() as server:
-        server.handle = cloud.handle
-        options = {"google_base_url": server.url, "allow_http": "true"}
-        storage = ours.gcs_storage(bucket="b", prefix="repo", bearer_token="t", config=options)
-        quick = ours.StorageRetriesSettings(initial_backoff_ms=1)
-        repo = created(ours, storage, configured(retries=quick))
+@pytest.mark.parametrize("name", ["google", "azure"])
+def test_F082_requests_to_other_services_are_repeated(name: str) -> None:
+    with FakeService(name) as service:
+        cloud, storage = service.fake, service.storage()
+        repo = created(ours, storage, configured(retries=ours.StorageRetriesSettings(initial_backoff_ms=1)))
         cloud.fail = 1
         assert chunk(repo)
         cloud.fail = 1
@@ -308,29 +305,37 @@ def test_F082_google_requests_are_repeated() -> None:
 
 # -- services --------------------------------------------------------------------------------------------------
 
-MAKERS: dict[str, dict[str, Any]] = {
-    "s3_storage": {},
-    "s3_object_store_storage": {},
-    "tigris_storage": {},
-    "r2_storage": {},
-}
+MAKERS = ("s3_storage", "s3_object_store_storage", "tigris_storage", "r2_storage")
+SERVICES = ("google", "azure")
+Place = Callable[[Any], Any]  # a storage of the library that is given
 
 
-@pytest.fixture(params=[*MAKERS, "gcs_storage", "local", "memory"])
+@contextmanager
+def place_of(name: str, request: pytest.FixtureRequest) -> Iterator[Place]:
+    if name in SERVICES:
+        with FakeService(name) as service:
+            yield service.storage
+    else:
+        bucket: Bucket = request.getfixturevalue("bucket")
+        yield lambda library: bucket.storage(library, make=name)
+
+
+@pytest.fixture(params=[*MAKERS, *SERVICES])
+def cloud(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with place_of(request.param, request) as found:
+        yield found
+
+
+@pytest.fixture(params=[*MAKERS, *SERVICES, "local", "memory"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     """A storage of every kind."""
-    match request.param:
-        case "local":
-            yield ours.local_filesystem_storage(tmp_path / "r")
-        case "memory":
-            yield ours.in_memory_storage()
-        case "gcs_storage":
-            with Proxy() as server:
-                server.handle = FakeGoogle().handle
-                options = {"google_base_url": server.url, "allow_http": "true"}
-                yield ours.gcs_storage(bucket="b", prefix="repo", bearer_token="t", config=options)
-        case name:
-            yield request.getfixturevalue("bucket").storage(make=name)
+    if request.param == "local":
+        yield ours.local_filesystem_storage(tmp_path / "r")
+    elif request.param == "memory":
+        yield ours.in_memory_storage()
+    else:
+        with place_of(request.param, request) as found:
+            yield found(ours)
 
 
 def test_F065_one_scenario_on_all_storages(place: Any) -> None:
@@ -361,16 +366,15 @@ def test_F065_one_scenario_on_all_storages(place: Any) -> None:
 
 
 @pytest.mark.parametrize(("writer", "reader"), [(ours, icechunk), (icechunk, ours)], ids=["to it", "from it"])
-@pytest.mark.parametrize("make", MAKERS)
-def test_F065_repositories_in_a_bucket_are_the_original_s(writer: Any, reader: Any, make: str, bucket: Bucket) -> None:
-    created(writer, bucket.storage(writer, make=make))
-    repo = reader.Repository.open(bucket.storage(reader, make=make))
+def test_F065_repositories_in_clouds_are_the_original_s(writer: Any, reader: Any, cloud: Place) -> None:
+    created(writer, cloud(writer))
+    repo = reader.Repository.open(cloud(reader))
     assert chunk(repo)
     session = repo.writable_session("main")
     put(session.store, "b/zarr.json", array_document((1,)))
     id = session.commit("c2")
     repo.create_tag("t é", id)
-    back = writer.Repository.open(bucket.storage(writer, make=make))
+    back = writer.Repository.open(cloud(writer))
     assert (back.lookup_branch("main"), back.lookup_tag("t é")) == (id, id)
     assert [info.message for info in back.ancestry(branch="main")] == ["c2", "c1", "Repository initialized"]
 

@@ -1,8 +1,9 @@
-"""Storages in object stores for tests: the library's memory as one client, and buckets of a server on this machine."""
+"""Storages in object stores for tests: the library's memory as one client, a server's buckets, fakes of services."""
 
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import obstore.store
@@ -10,6 +11,7 @@ import obstore.store
 import icechunk_virtual as ours
 from icechunk_virtual.repo.object_store import WHOLE, PartPolicy
 from icechunk_virtual.repo.obstore_store import ObstoreStore, Role
+from tests.support.fake_clouds import FakeAzure, FakeGoogle
 from tests.support.proxy import Proxy
 from tests.support.s3_server import make_bucket
 
@@ -43,3 +45,27 @@ class Bucket:
             arguments |= KEYS
         function = getattr(library, make, None) or getattr(library.storage, make)
         return function(**(arguments | given))
+
+
+class FakeService(Proxy):
+    """Google's or Azure's service on this machine, as far as a repository needs it, and storages in it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.fake = {"google": FakeGoogle, "azure": FakeAzure}[name]()
+        self.handle = self.fake.handle
+
+    def storage(self, library: Any = ours, **given: Any) -> Any:
+        """A storage of `library` in it; without credentials in the arguments, with some."""
+        if isinstance(self.fake, FakeGoogle):
+            return self._google_storage(library, given)
+        config = {"azure_storage_endpoint": self.url, "azure_allow_http": "true", "allow_http": "true"}
+        arguments = {"account": "acc", "container": "c", "prefix": "repo", "config": config}
+        return library.azure_storage(**(arguments | (given or {"access_key": "U0s="})))
+
+    def _google_storage(self, library: Any, given: dict[str, Any]) -> Any:
+        config = {"google_base_url": self.url, "allow_http": "true"}
+        account = {"gcs_base_url": self.url, "disable_oauth": True, "client_email": "", "private_key": ""}
+        key = json.dumps(account | {"private_key_id": ""})
+        arguments = {"bucket": "b", "prefix": "repo", "config": config}
+        return library.gcs_storage(**(arguments | (given or {"service_account_key": key})))

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import formatdate
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -23,6 +25,7 @@ class Stored:
     body: bytes
     generation: int
     headers: dict[str, str]
+    seconds: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def etag(self) -> str:
@@ -45,7 +48,7 @@ class FakeCloud:
         query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
         key = unquote(self.key_of(url.path))
         if not key:
-            return self.list(query)
+            return self.of_the_bucket(request, query)
         match request.method:
             case "PUT":
                 return self.put(key, request)
@@ -76,7 +79,7 @@ class FakeCloud:
         return Answer(206, headers, found.body[start : last + 1])
 
     def headers(self, stored: Stored) -> CIMultiDict[str]:
-        return CIMultiDict({"ETag": stored.etag, "Last-Modified": formatdate(usegmt=True)})
+        return CIMultiDict({"ETag": stored.etag, "Last-Modified": formatdate(stored.seconds, usegmt=True)})
 
     def listed(self, query: dict[str, str]) -> list[tuple[str, Stored]]:
         return sorted(item for item in self.objects.items() if item[0].startswith(query.get("prefix", "")))
@@ -87,7 +90,8 @@ class FakeCloud:
     def refusal(self, found: Stored | None, request: Request) -> int | None:
         raise NotImplementedError
 
-    def list(self, query: dict[str, str]) -> Answer:
+    def of_the_bucket(self, request: Request, query: dict[str, str]) -> Answer:
+        """Listings, and whatever else has no object in its address."""
         raise NotImplementedError
 
 
@@ -105,10 +109,10 @@ class FakeGoogle(FakeCloud):
         actual = "0" if found is None else str(found.generation)
         return None if wanted in (None, actual) else 412
 
-    def list(self, query: dict[str, str]) -> Answer:
+    def of_the_bucket(self, request: Request, query: dict[str, str]) -> Answer:
         items = "".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{len(stored.body)}</Size><ETag>{escape(stored.etag)}</ETag>"
-            f"<LastModified>2024-01-01T00:00:00.000Z</LastModified></Contents>"
+            f"<LastModified>{datetime.fromtimestamp(stored.seconds, UTC):%Y-%m-%dT%H:%M:%SZ}</LastModified></Contents>"
             for key, stored in self.listed(query)
         )
         return Answer(body=f"<ListBucketResult>{items}</ListBucketResult>".encode())
@@ -124,11 +128,25 @@ class FakeAzure(FakeCloud):
         wanted = request.headers.get("If-Match")
         return 412 if wanted is not None and (found is None or found.etag != wanted) else None
 
-    def list(self, query: dict[str, str]) -> Answer:
+    def of_the_bucket(self, request: Request, query: dict[str, str]) -> Answer:
+        if query.get("comp") == "batch":
+            return self.batch(request)
         items = "".join(
-            f"<Blob><Name>{escape(key)}</Name><Properties><Last-Modified>{formatdate(usegmt=True)}</Last-Modified>"
+            f"<Blob><Name>{escape(key)}</Name><Properties>"
+            f"<Last-Modified>{formatdate(stored.seconds, usegmt=True)}</Last-Modified>"
             f"<Content-Length>{len(stored.body)}</Content-Length><Content-Type/><Etag>{escape(stored.etag)}</Etag>"
             f"</Properties></Blob>"
             for key, stored in self.listed(query)
         )
         return Answer(body=f"<EnumerationResults><Blobs>{items}</Blobs></EnumerationResults>".encode())
+
+    def batch(self, request: Request) -> Answer:
+        """Delete several objects: a request of requests, answered by an answer of answers."""
+        lines = []
+        for number, path in enumerate(re.findall(rb"DELETE (\S+) HTTP", request.body)):
+            gone = self.objects.pop(unquote(self.key_of(urlsplit(path.decode()).path)), None)
+            status = "202 Accepted" if gone else "404 The specified blob does not exist."
+            lines += ["--batch", "Content-Type: application/http", f"Content-ID: {number}", "", f"HTTP/1.1 {status}"]
+            lines += ["x-ms-error-code: BlobNotFound", "", ""] if not gone else ["x-ms-version: 2023-11-03", "", ""]
+        body = "\r\n".join([*lines, "--batch--", ""]).encode()
+        return Answer(202, CIMultiDict({"Content-Type": "multipart/mixed; boundary=batch"}), body)

@@ -17,7 +17,7 @@ from icechunk_virtual.containers.credentials import (
 )
 from icechunk_virtual.model.checked import text_mapping
 from icechunk_virtual.repo.cloud.clients import connection
-from icechunk_virtual.repo.cloud.store import Place
+from icechunk_virtual.repo.cloud.store import Place, Traits
 from icechunk_virtual.repo.cloud.tokens import Fresh, gcs_token
 from icechunk_virtual.repo.object_store import spell_prefix
 from icechunk_virtual.repo.obstore_store import Role
@@ -67,6 +67,11 @@ class GcsPlace(Place):
     def url(self) -> str:
         """The place in one text."""
         return f"gs://{self.bucket}/{self.prefix}"
+
+    @property
+    def traits(self) -> Traits:
+        """What is particular to it."""
+        return Traits(by_generation=True)
 
     def clients(self, settings: EffectiveStorage) -> MakeClient:
         """Return what makes the clients."""

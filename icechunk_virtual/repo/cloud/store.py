@@ -37,6 +37,8 @@ class Traits:
     ----------
     escaped
         Whether keys are percent-encoded.
+    by_generation
+        Whether conditional writes compare generations, not entity tags.
     bare_etags
         Whether entity tags are sent back without quotation marks.
     in_parts
@@ -46,6 +48,7 @@ class Traits:
     """
 
     escaped: bool = True
+    by_generation: bool = False
     bare_etags: bool = False
     in_parts: bool = False
     writable: bool = True
@@ -155,9 +158,15 @@ class CloudStore(ObstoreStore):
     ) -> Version:
         if not self._settings.unsafe_use_conditional_update:
             return await self._put_unguarded(key, data, version)
+        return await super().put_if_match(key, data, self._compared(version), after=after)
+
+    def _compared(self, version: Version) -> Version:
+        """Return what the provider compares."""
+        if self._traits.by_generation:
+            return Version(None, version.generation)
         if self._traits.bare_etags and version.etag is not None:
-            version = Version(version.etag.strip('"'), version.generation)
-        return await super().put_if_match(key, data, version, after=after)
+            return Version(version.etag.strip('"'))
+        return Version(version.etag)
 
     async def _put_unguarded(self, key: str, data: bytes, expected: Version | None) -> Version:
         """Look before the write instead of letting the store compare: a writer in between goes unnoticed."""
