@@ -21,7 +21,7 @@ import pytest
 import icechunk_virtual as ours
 from bench.__main__ import main as bench
 from icechunk_virtual.errors import FormatError
-from tests.support.engines import get, picture, put
+from tests.support.engines import get, keys_of, picture, put, refs_of
 from tests.support.hierarchies import GROUP, array_document
 from tests.support.source import ROOT
 from tests.unit.test_docs import BEFORE, blocks, pages
@@ -168,6 +168,61 @@ def test_F121_what_one_writes_the_other_reads_and_continues(first: Any, second: 
     again = first.Repository.open(first.local_filesystem_storage(str(tmp_path)))
     assert picture(again) == picture(other)
     assert get(again.readonly_session("side").store, "g/a/c/0/0") == b"new"
+
+
+OLD_CONFIG = """
+inline_chunk_threshold_bytes: 12
+get_partial_values_concurrency: null
+compression: null
+caching: null
+storage: null
+virtual_chunk_containers:
+  az: {name: az, url_prefix: az, store: !azure {}}
+  file: {name: file, url_prefix: file, store: !local_file_system ''}
+  s3:
+    name: s3
+    url_prefix: s3://testbucket
+    store: !s3_compatible
+      region: us-east-1
+      endpoint_url: http://localhost:4200
+      anonymous: false
+      allow_http: true
+      force_path_style: true
+manifest: null
+"""
+"""As 0.2 wrote it: containers by names, prefixes without final slash or that are no URLs, fewer fields."""
+
+
+@pytest.mark.compat
+@pytest.mark.filterwarnings("ignore:ignoring the virtual chunk container")
+def test_F122_repositories_of_0_2_need_no_migration(tmp_path: Path) -> None:
+    """The other files are of the same format; only the configuration has changed its words since."""
+    repo = write_history(icechunk, tmp_path)
+    session = repo.writable_session("main")
+    url = "s3://testbucket/path/chunk-1"
+    session.store.set_virtual_ref("g/a/c/0/0", url, offset=1, length=4, validate_container=False)
+    session.commit("virtual")
+    (tmp_path / "config.yaml").write_text(OLD_CONFIG)
+
+    mine = ours.Repository.open(ours.local_filesystem_storage(tmp_path))
+    theirs = icechunk.Repository.open(icechunk.local_filesystem_storage(str(tmp_path)))
+    assert refs_of(mine) == refs_of(theirs)
+    assert mine.config.inline_chunk_threshold_bytes == theirs.config.inline_chunk_threshold_bytes == 12
+    for branch in ("main", "side"):
+        one, other = mine.readonly_session(branch), theirs.readonly_session(branch)
+        assert keys_of(one.store) == keys_of(other.store)
+        assert one.all_virtual_chunk_locations() == other.all_virtual_chunk_locations()
+    assert get(mine.readonly_session("side").store, "g/a/c/1/1") == b"\x03" * 5000
+    with pytest.raises(
+        ours.IcechunkError, match="s3://testbucket/, to be able to fetch the chunk you need to authorize"
+    ):
+        get(mine.readonly_session("main").store, "g/a/c/0/0")
+    session = mine.writable_session("main")
+    session.store.set_virtual_ref("g/a/c/0/1", url, offset=1, length=4)
+    session.commit("continued")
+    mine.save_config()
+    again = icechunk.Repository.open(icechunk.local_filesystem_storage(str(tmp_path)))
+    assert again.readonly_session("main").all_virtual_chunk_locations() == [url, url]
 
 
 @pytest.mark.parametrize(
