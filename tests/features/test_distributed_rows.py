@@ -359,6 +359,19 @@ def test_F106_sessions_with_changes(tmp_path: Path) -> None:
     assert read(repo, "two").identical(dataset(1))
 
 
+@each
+def test_F106_to_zarr_of_xarray_itself(engine: Engine, tmp_path: Path) -> None:
+    """Without processes it does as well."""
+    repo = engine.create(tmp_path)
+    session = repo.writable_session("main")
+    dataset().to_zarr(session.store, group="eager", consolidated=False, zarr_format=3)
+    lazy = dataset().chunk(time=2).to_zarr(session.store, group="lazy", consolidated=False, compute=False)
+    lazy.compute(scheduler="threads")
+    session.commit("written")
+    assert read(repo, "eager").identical(dataset())
+    assert read(repo, "lazy").identical(dataset())
+
+
 @pytest.mark.slow
 def test_F106_with_processes_of_dask(tmp_path: Path) -> None:
     repo = OURS.create(tmp_path)
