@@ -28,6 +28,7 @@ BEFORE: dict[str, list[tuple[str, ...]]] = {
     "docs/how-to/authorise.md": [SCAN],
     "docs/how-to/read-versions.md": [SCAN],
     "docs/how-to/clean-up.md": [SCAN],
+    "docs/how-to/cloud-storage.md": [],
     "docs/how-to/large-arrays.md": [],
     "docs/how-to/logging.md": [],
     "docs/how-to/solve-conflicts.md": [SCAN],
