@@ -1,4 +1,4 @@
-"""Rows of the feature table about manifests (F046 to F053), side by side with the original where it can be asked."""
+"""Rows of the feature table about manifests (F046 to F053, B07), side by side with the original where that is cheap."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import zarr
 import icechunk_virtual as ours
 from icechunk_virtual import _sync
 from icechunk_virtual.errors import StorageError
+from icechunk_virtual.repo import commit
 from tests.support.faulty import Script, faulty
 from tests.support.hierarchies import get, new_repository, tip, writable
 from tests.support.manifests import ids, manifests
@@ -201,6 +202,20 @@ def test_F050_conditions_are_combined(ic: Any) -> None:
     assert preload.true() != preload.false()
     assert hash(split.name_matches("a") | split.AnyArray()) == hash(split.name_matches("a") | split.AnyArray())
     assert len({split.name_matches("a"), split.name_matches("a"), split.AnyArray()}) == 2
+
+
+def test_B07_a_warning_before_a_commit_gets_too_large(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(commit, "MAX_TABLES", 20)
+    repo = create(ours, tmp_path)
+    with caplog.at_level(logging.WARNING, "icechunk_virtual"):
+        add(repo, "a", (10,))
+        assert not caplog.records
+        add(repo, "b", (11,))
+    (record,) = caplog.records
+    assert "changes 11 chunks, and at most 20 fit" in record.getMessage()
+    assert "smaller steps" in record.getMessage()
 
 
 # -- preloading ------------------------------------------------------------------------------------------------
