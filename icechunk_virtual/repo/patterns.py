@@ -180,6 +180,7 @@ def _compile(text: str) -> Pattern | None:
         return None
 
 
+@functools.lru_cache(maxsize=4096)  # each session that is opened asks the same about the names of its arrays
 def search(pattern: str, text: str) -> bool:
     """Whether `pattern` occurs anywhere in `text`; an invalid pattern occurs nowhere."""
     compiled = _compile(pattern)
