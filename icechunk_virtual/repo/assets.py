@@ -12,9 +12,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from icechunk_virtual.errors import StorageError
 from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, SnapshotId, encode_id
 from icechunk_virtual.model.world import REAL_WORLD, World
@@ -22,7 +19,6 @@ from icechunk_virtual.repo.cache import WeightedCache
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format.envelope import FileType
 from icechunk_virtual.repo.format.manifest import Manifest, open_manifest
-from icechunk_virtual.repo.format.manifest_native import native_chunks
 from icechunk_virtual.repo.format.snapshot import Snapshot, decode_snapshot
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, decode_transaction_log
 from icechunk_virtual.repo.limiter import Limiter
@@ -189,12 +185,10 @@ class Assets:
 
         return await self._decoding.get_or_load(manifest.id, decode, lambda manifest: manifest.num_refs)
 
-    async def fetch_native_chunks(
-        self, id: ManifestId, size_bytes: int = 0
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
-        """Ids and lengths of the native chunks in a manifest, a row per reference. The manifest is not kept."""
+    async def read_manifest(self, id: ManifestId, size_bytes: int = 0) -> tuple[str, bytes]:
+        """Key and content of a manifest file. Nothing is decoded, and nothing kept."""
         key = MANIFESTS + encode_id(id)
-        return await self._load(key, size_bytes, lambda data: native_chunks(data, file=key))
+        return key, await self._read_file(key, size_bytes)
 
     async def store_manifest(self, manifest: Manifest, data: bytes, *, durable: bool = True) -> None:
         """Write a manifest, encoded in `data`. Unless `durable`, it survives a power cut only after a flush."""

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icechunk_virtual.errors import StorageError
-from icechunk_virtual.model.ids import ManifestId, SnapshotId, encode_id
+from icechunk_virtual.model.ids import SnapshotId, encode_id
 from icechunk_virtual.model.world import World
 from icechunk_virtual.repo.assets import CHUNKS, MANIFESTS, SNAPSHOTS, TRANSACTIONS, Assets
 from icechunk_virtual.repo.bounded import for_each
 from icechunk_virtual.repo.id_sets import RowSet, decode_names, id_rows
 from icechunk_virtual.repo.info import utc_from_us
 from icechunk_virtual.repo.object_store import PAGE_SIZE, ObjectInfo, ObjectStore
-from icechunk_virtual.repo.reach import Limits, Reached, reach, read_manifests, read_tips
+from icechunk_virtual.repo.reach import Limits, Reached, reach, read_native_chunks, read_tips
 
 _ORDER = (SNAPSHOTS, TRANSACTIONS, MANIFESTS, CHUNKS)
 """What leads to others goes first: whatever stops the deletion, nothing that is left leads to what is gone."""
@@ -154,11 +154,7 @@ async def _keep(
     assets: Assets, kept: Kept, starts: Iterable[SnapshotId], limits: Limits, *, broken: bool = False
 ) -> None:
     await reach(assets, starts, kept.reached, limits, broken=broken)
-
-    async def read(id: ManifestId, size: int) -> None:
-        kept.chunks.put((await assets.fetch_native_chunks(id, size))[0])
-
-    await read_manifests(kept.reached, limits, read)
+    await read_native_chunks(assets, kept.reached, limits, lambda ids, _: kept.chunks.put(ids))
 
 
 async def _young_snapshots(objects: ObjectStore, before_us: int) -> list[SnapshotId]:

@@ -16,6 +16,7 @@ from icechunk_virtual.model.ids import ManifestId, SnapshotId
 from icechunk_virtual.repo import history, refs
 from icechunk_virtual.repo.assets import Assets
 from icechunk_virtual.repo.bounded import for_each
+from icechunk_virtual.repo.format.manifest_native import native_chunks
 from icechunk_virtual.repo.format.snapshot import Snapshot
 from icechunk_virtual.repo.format.snapshot_view import MANIFEST_FILE
 from icechunk_virtual.repo.id_sets import RowSet
@@ -25,6 +26,8 @@ MAX_SNAPSHOTS = 50
 MAX_MANIFEST_BYTES = 512 * 2**20
 MAX_MANIFESTS = 500
 _LISTED_AT_ONCE = 100_000  # rows of 32 bytes that wait to be looked through together
+_SMALL_MANIFEST = 1 << 14  # bytes; of larger ones each is looked at on its own
+_READ_TOGETHER = 64
 _COUNT, _SIZE = IntRange(1, 2**16 - 1), IntRange(1, 2**64 - 1)
 
 
@@ -141,3 +144,30 @@ async def read_manifests(reached: Reached, limits: Limits, read: Callable[[Manif
         await read(*file)
 
     await for_each(files, work, at_once=limits.manifests, weigh=lambda file: file[1], max_weight=limits.manifest_bytes)
+
+
+async def read_native_chunks(
+    assets: Assets, reached: Reached, limits: Limits, take: Callable[[NDArray[np.uint8], NDArray[np.uint64]], None]
+) -> None:
+    """Look at the native chunks of every manifest that was reached and not looked at yet.
+
+    Parameters
+    ----------
+    take
+        Gets ids, uint8 (n, 12), and lengths, uint64 (n,), a row per reference, of some manifests at a time.
+    """
+    small: list[tuple[str, bytes]] = []
+
+    async def read(id: ManifestId, size: int) -> None:
+        file = await assets.read_manifest(id, size)
+        if len(file[1]) > _SMALL_MANIFEST:
+            take(*await asyncio.to_thread(native_chunks, [file]))
+            return
+        small.append(file)
+        if len(small) == _READ_TOGETHER:
+            take(*native_chunks(small))
+            small.clear()
+
+    await read_manifests(reached, limits, read)
+    if small:
+        take(*native_chunks(small))

@@ -12,7 +12,7 @@ from icechunk_virtual.model.ids import ManifestId
 from icechunk_virtual.repo.assets import Assets
 from icechunk_virtual.repo.format.manifest import Manifest
 from icechunk_virtual.repo.id_sets import RowSet
-from icechunk_virtual.repo.reach import Limits, Reached, reach, read_manifests, read_tips
+from icechunk_virtual.repo.reach import Limits, Reached, reach, read_manifests, read_native_chunks, read_tips
 
 _WAITING = 1 << 18  # chunks
 _VIRTUAL_ROW = np.dtype([("url", ">u4"), ("offset", ">u8"), ("length", ">u8")])
@@ -105,11 +105,7 @@ async def native_storage(assets: Assets, limits: Limits) -> int:
     """Bytes of the distinct native chunks of every version that a ref leads to."""
     reached, tally = Reached(), _NativeTally()
     await reach(assets, await read_tips(assets.objects), reached, limits)
-
-    async def read(id: ManifestId, size: int) -> None:
-        tally.add(*await assets.fetch_native_chunks(id, size))
-
-    await read_manifests(reached, limits, read)
+    await read_native_chunks(assets, reached, limits, tally.add)
     return tally.total()
 
 

@@ -45,7 +45,7 @@ def plain(data: bytes) -> list[tuple[bytes, int]]:
 
 
 def quick(data: bytes) -> list[tuple[bytes, int]]:
-    ids, lengths = native_chunks(data, file="x")
+    ids, lengths = native_chunks([("x", data)])
     return sorted((row.tobytes(), int(n)) for row, n in zip(ids, lengths, strict=True))
 
 
@@ -58,6 +58,27 @@ def manifest(arrays: list[ChunkRefs]) -> bytes:
 def test_the_same_as_decoding(arrays: list[ChunkRefs]) -> None:
     data = manifest(arrays)
     assert quick(data) == plain(data)
+
+
+@given(st.lists(st.lists(references(), max_size=3), max_size=5), st.data())
+def test_many_files_at_once(contents: list[list[ChunkRefs]], data: st.DataObject) -> None:
+    """The same as one by one; a damaged one among them is named, or does the same harm as alone."""
+    files = [(f"manifests/{n}", manifest(arrays)) for n, arrays in enumerate(contents)]
+    if files and data.draw(st.booleans()):
+        number = data.draw(st.integers(0, len(files) - 1))
+        content = bytearray(unwrap(files[number][1], file_type=FileType.MANIFEST, file="x"))
+        at = data.draw(st.integers(0, len(content) - 1)) // 4 * 4
+        content[at : at + 4] = data.draw(st.integers(0, 2**32 - 1) | st.integers(0, 2000)).to_bytes(4, "little")
+        files[number] = (files[number][0], wrap(FileType.MANIFEST, bytes(content)))
+    try:
+        alone = [native_chunks([file]) for file in files]
+    except CorruptFile as error:
+        with pytest.raises(CorruptFile, match=error.file):
+            native_chunks(files)
+        return
+    ids, lengths = native_chunks(files)
+    assert ids.tolist() == [row.tolist() for one, _ in alone for row in one]
+    assert lengths.tolist() == [n for _, one in alone for n in one.tolist()]
 
 
 @given(st.lists(references(), min_size=1, max_size=2), st.data())
