@@ -11,6 +11,7 @@ from datetime import timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import icechunk
 import pytest
@@ -57,7 +58,7 @@ def chunk(repo: Any, size: int = 1000) -> bytes | None:
 
 
 def is_metadata(request: Request) -> bool:
-    return any(f"repo/{folder}" in request.target for folder in METADATA)
+    return any(f"repo/{folder}" in unquote(request.target) for folder in METADATA)
 
 
 def name_of(request: Request) -> str:
@@ -247,6 +248,15 @@ def test_F063_storage_classes(ic: Any, bucket: Bucket) -> None:
     for request in bucket.proxy.log("PUT"):
         by_kind[is_metadata(request)].add(request.headers.get("x-amz-storage-class"))
     assert by_kind == {True: {"STANDARD_IA"}, False: {"ONEZONE_IA"}}
+
+
+@pytest.mark.parametrize(("name", "header"), [("google", "x-goog-storage-class"), ("azure", "x-ms-access-tier")])
+def test_F063_storage_classes_elsewhere(name: str, header: str) -> None:
+    """The original leaves them out there."""
+    with FakeService(name) as service:
+        created(ours, service.storage(), configured(chunks_storage_class="Cool"))
+        sent = {is_metadata(r): r.headers.get(header) for r in service.log("PUT")}
+    assert sent == {True: None, False: "Cool"}
 
 
 def test_F064_big_objects_are_uploaded_in_parts(bucket: Bucket) -> None:
