@@ -418,6 +418,27 @@ def test_a_box_along_the_first_axis_is_a_view() -> None:
     )
 
 
+@given(plains(), st.data())
+def test_detached_references_are_the_same(case: tuple[int, Plain], data: st.DataObject) -> None:
+    ndim, plain = case
+    refs = build(plain, ndim)
+    some = refs.take(np.array(data.draw(st.lists(st.booleans(), min_size=len(refs), max_size=len(refs))), bool))
+    assert some.detached().equals(some)
+
+
+def test_detached_references_keep_nothing_alive_that_they_do_not_need() -> None:
+    coords = np.arange(1000).reshape(-1, 1)
+    virtual = ChunkRefs.virtual(coords, Locations.of([f"x:{i}" for i in range(1000)]), coords[:, 0], 0, 1)
+    inline = ChunkRefs.inline(coords + 1000, [b"payload"] * 1000)
+    refs = ChunkRefs.concat([virtual, inline])
+    few = refs.within(((998, 1003),)).detached()
+    assert (len(few.locations), len(few.heap)) == (2, 3 * len(b"payload"))
+    for name in ("coords", "kind", "source", "offset", "length"):
+        assert not np.shares_memory(getattr(few, name), getattr(refs, name))
+    most = refs.within(((0, 1900),)).detached()
+    assert np.shares_memory(most.offset, refs.offset), "what is needed for the most part is not copied"
+
+
 def test_tables_do_not_grow_when_parts_share_them() -> None:
     coords = np.arange(100).reshape(-1, 1)
     refs = ChunkRefs.native(coords, np.arange(1200).astype(np.uint8).reshape(100, 12), 1)
