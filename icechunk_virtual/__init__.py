@@ -73,7 +73,7 @@ from icechunk_virtual.repo.conflicts import (
     VersionSelection,
 )
 from icechunk_virtual.repo.gc import GCSummary
-from icechunk_virtual.repo.info import Diff, ManifestFileInfo, SnapshotInfo
+from icechunk_virtual.repo.info import ChunkType, Diff, ManifestFileInfo, SnapshotInfo
 from icechunk_virtual.repo.settings import (
     CachingConfig,
     CompressionAlgorithm,
@@ -126,6 +126,7 @@ __all__ = [
     "ChunkKind",
     "ChunkRefs",
     "ChunkStorageStats",
+    "ChunkType",
     "CompressionAlgorithm",
     "CompressionConfig",
     "Conflict",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NoReturn
 
 from icechunk_virtual._sync import sync_twin
@@ -16,7 +16,7 @@ from icechunk_virtual.repo import chunks, commit, forks, notebook, rebase, tree
 from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.conflicts import ConflictSolver
-from icechunk_virtual.repo.info import Diff
+from icechunk_virtual.repo.info import ChunkType, Diff, type_of_chunk
 from icechunk_virtual.repo.keys import parse_path
 from icechunk_virtual.repo.rebase import DEFAULT_TRIES
 from icechunk_virtual.repo.status import describe_changes
@@ -142,6 +142,27 @@ class Session:
         async for refs in chunks.existing_refs(self._workspace, node):
             for coord in refs.coords.tolist():
                 yield tuple(coord)
+
+    async def chunk_type_async(self, array_path: str, chunk_coordinates: Sequence[int]) -> ChunkType:
+        """Where the bytes of a chunk are, committed or not. Reads no chunk.
+
+        Parameters
+        ----------
+        array_path
+            Path of the array.
+        chunk_coordinates
+            Indices in the array's grid of chunks.
+
+        Raises
+        ------
+        NodeNotFound, InvalidChunkIndex
+        """
+        node = tree.get_array(self._workspace, parse_path(array_path))
+        coord = tuple(chunk_coordinates)
+        chunks.check_index(node, coord)
+        return type_of_chunk(await chunks.find_chunk(self._workspace, node, coord))
+
+    chunk_type = sync_twin(chunk_type_async)
 
     # -- forks -------------------------------------------------------------------------------------------------
 

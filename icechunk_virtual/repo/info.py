@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from icechunk_virtual.model.chunk_refs import Chunk, InlineChunk, NativeChunk, VirtualChunk
 from icechunk_virtual.model.html import Html, card, lines
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.repo.format.snapshot import Snapshot
@@ -30,6 +32,27 @@ def us_from_utc(moment: object) -> int:
     if not isinstance(moment, datetime) or moment.utcoffset() is None:
         raise TypeError(f"a timezone-aware datetime is required, got {moment!r}; add tzinfo=datetime.UTC")
     return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+class ChunkType(enum.Enum):
+    """Where the bytes of a chunk are: nowhere, in an object of the repository, in a foreign one, in the manifest."""
+
+    uninitialized = 0
+    native = 1
+    virtual = 2
+    inline = 3
+
+
+def type_of_chunk(chunk: Chunk | None) -> ChunkType:
+    """Where the bytes of a chunk are; of one that does not exist (``None``), nowhere."""
+    match chunk:
+        case NativeChunk():
+            return ChunkType.native
+        case VirtualChunk():
+            return ChunkType.virtual
+        case InlineChunk():
+            return ChunkType.inline
+    return ChunkType.uninitialized
 
 
 @dataclass(frozen=True, slots=True)

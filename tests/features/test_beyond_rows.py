@@ -43,6 +43,28 @@ def test_B03_B08_B14_what_may_go_away_is_tried_again(trouble: int | str) -> None
         assert len(server.requests) == 3
 
 
+def test_B04_B05_kinds_of_chunks() -> None:
+    config = icv.RepositoryConfig(inline_chunk_threshold_bytes=3)
+    repo = new_repository(None, config)
+    with_array(repo, shape=(4,))
+    session = writable(repo)
+    put(session.store, "a/c/0", b"abc")
+    put(session.store, "a/c/1", b"abcd")
+    session.store.set_virtual_ref("a/c/2", "s3://b/k", offset=0, length=5, validate_container=False)
+    expected = [icv.ChunkType.inline, icv.ChunkType.native, icv.ChunkType.virtual, icv.ChunkType.uninitialized]
+    assert [session.chunk_type("/a", [i]) for i in range(4)] == expected
+    session.commit("chunks")
+    later = repo.readonly_session("main")
+    assert [asyncio.run(later.chunk_type_async("a", (i,))) for i in range(4)] == expected
+    assert [kind.value for kind in expected] == [3, 1, 2, 0]
+    with pytest.raises(icv.IcechunkError, match="invalid chunk index"):
+        later.chunk_type("/a", [4])
+    with pytest.raises(KeyError):
+        later.chunk_type("/b", [0])
+    stats = repo.chunk_storage_stats()
+    assert (stats.native_bytes, stats.virtual_bytes, stats.inlined_bytes) == (4, 5, 3)
+
+
 def test_B09_cleared_containers_stay_away() -> None:
     config = icv.RepositoryConfig()
     config.set_virtual_chunk_container(icv.VirtualChunkContainer("s3://b/", icv.s3_store()))
