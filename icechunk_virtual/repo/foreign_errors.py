@@ -76,7 +76,7 @@ _BY_STATUS: tuple[tuple[re.Pattern[str], Translation], ...] = (  # the others ma
 
 def translate(error: Exception, key: str) -> StorageError:
     """Our error for a foreign one about the object `key`."""
-    cause = (str(error) or type(error).__name__).partition("\n\nDebug source")[0]
+    cause = _plain_text(error) or type(error).__name__
     kind, text = _translation(error, cause)
     return kind(text.format(key=key, cause=cause), key=key)
 
@@ -100,7 +100,17 @@ def translating(key: str) -> Iterator[None]:
     try:
         yield
     except (OSError, foreign.BaseError) as error:
-        raise translate(error, key) from error
+        raise translate(error, key) from without_debug_text(error)
+
+
+def _plain_text(error: Exception) -> str:
+    return str(error).partition("\n\nDebug source")[0]
+
+
+def without_debug_text(error: Exception) -> Exception:
+    """The error as it may be shown: the library's debug text is long, and holds addresses with their signatures."""
+    text = _plain_text(error)
+    return error if text == str(error) else type(error)(text)
 
 
 def unknown_outcome(error: Exception, key: str) -> OutcomeUnknown:

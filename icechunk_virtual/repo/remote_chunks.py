@@ -38,7 +38,7 @@ from icechunk_virtual.repo.cloud.clients import CLIENT_OPTIONS, Manner, client_o
 from icechunk_virtual.repo.cloud.gcs import gcs_place
 from icechunk_virtual.repo.cloud.s3 import s3_place, tigris_place
 from icechunk_virtual.repo.config import RepositoryConfig
-from icechunk_virtual.repo.foreign_errors import translate
+from icechunk_virtual.repo.foreign_errors import translate, without_debug_text
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role, check_process
 from icechunk_virtual.repo.settings import EffectiveStorage
@@ -91,7 +91,7 @@ class RemoteObjects:
             parts = (_read_part(store, key, location, chunk, part) for part in ranges)
             return b"".join(await asyncio.gather(*parts))
         except _FOREIGN as error:
-            raise _told(grant, location, chunk, translate(error, location.key)) from error
+            raise _told(grant, location, chunk, translate(error, location.key)) from without_debug_text(error)
 
     def _store(self, grant: Grant, location: Location) -> ForeignStore:
         """The library's store for a bucket or server; for a URL with a query, of that one object."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import threading
+import traceback
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,7 +39,7 @@ from icechunk_virtual.repo.object_store import Version
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.settings import EffectiveStorage
 from icechunk_virtual.storage import Storage, r2_storage, s3_storage, tigris_storage
-from tests.support.clouds import KEYS, Bucket
+from tests.support.clouds import KEYS, Bucket, FakeService
 from tests.support.proxy import Answer, Forward, Request
 
 T = TypeVar("T")
@@ -162,8 +163,9 @@ def test_profiles(aws: Callable[..., dict[str, str]]) -> None:
     assert profile_region(aws(config, keys, AWS_PROFILE="two")) == "us-west-2"
     assert profile_region(aws()) is None
     assert profile_key(aws()) is None
-    for elsewhere in ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"):
-        assert profile_key(aws(config, keys, **{elsewhere: "x"})) is None
+    assert profile_key(aws(config, keys, AWS_ACCESS_KEY_ID="x")) is None
+    # AWS's own order: keys in variables, profile, then tokens and metadata services
+    assert profile_key(aws(config, keys, AWS_WEB_IDENTITY_TOKEN_FILE="x")) is not None
 
 
 def test_profiles_that_cannot_be_used(aws: Callable[..., dict[str, str]]) -> None:
@@ -399,6 +401,21 @@ def test_errors_by_status(bucket: Bucket) -> None:
         run(keys())
     assert type(caught.value) is StorageError
     assert "region" in str(caught.value)
+
+
+def test_signatures_in_addresses_are_not_shown() -> None:
+    """Azure's are in the URL, which the library's debug text shows."""
+    with FakeService("azure") as service:
+        storage = service.storage(sas_token="sv=2023&sig=HIDDEN")
+        store = storage.object_store(ours.StorageSettings(**quick(1)))
+
+        async def hang_up(_request: Request, _forward: Forward) -> Answer:
+            return Answer(lost=True)
+
+        service.handle = hang_up
+        with pytest.raises(StorageError) as caught:
+            run(store.get("k"))
+    assert "HIDDEN" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_place_is_named(bucket: Bucket) -> None:

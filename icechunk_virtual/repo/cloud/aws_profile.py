@@ -12,7 +12,6 @@ from pathlib import Path
 from icechunk_virtual.containers.credentials import S3StaticCredentials
 from icechunk_virtual.errors import StorageError
 
-_ELSEWHERE = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE")
 _OTHER_MEANS = ("role_arn", "sso_session", "sso_start_url", "credential_process", "credential_source")
 
 
@@ -24,7 +23,7 @@ def profile_key(environment: Mapping[str, str]) -> S3StaticCredentials | None:
     StorageError
         The profile gets its keys by other means, or does not exist although it was asked for.
     """
-    if any(environment.get(name) for name in _ELSEWHERE):
+    if environment.get("AWS_ACCESS_KEY_ID"):
         return None
     name = _name(environment)
     settings = _settings(environment)
