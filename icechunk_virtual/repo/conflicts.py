@@ -21,6 +21,8 @@ from icechunk_virtual.repo.chunk_edits import coordinate_set
 from icechunk_virtual.repo.format.transaction_log import TransactionLog
 from icechunk_virtual.repo.keys import parent_path
 
+_FEW = 64  # chunks are compared one by one, which takes less time than setting up columns
+
 FindNode = Callable[[str], Node | None]
 """The node at a path in some version, ``None`` if there is none."""
 
@@ -295,7 +297,16 @@ def _chunk_conflicts(ours: OurChanges, theirs: TransactionLog) -> Iterator[Confl
         other = theirs.chunks(id, coords.shape[1])
         if other is None or not len(coords):
             continue
-        mine = coordinate_set(coords, coords.shape[1])
-        both = mine.take(coordinate_set(other, coords.shape[1]).find(mine.coords) >= 0)
-        if len(both):
-            yield Conflict(ConflictType.ChunkDoubleUpdate, path, both.coords.tolist())
+        both = _common(coords, other)
+        if both:
+            yield Conflict(ConflictType.ChunkDoubleUpdate, path, both)
+
+
+def _common(mine: NDArray[np.uint32], theirs: NDArray[np.uint32]) -> list[list[int]]:
+    """The coordinates that are in both, in order; `theirs` is sorted, uint32 (n, ndim) and (m, ndim)."""
+    if len(mine) + len(theirs) <= _FEW:
+        known = set(map(tuple, mine.tolist()))
+        return [coord for coord in theirs.tolist() if tuple(coord) in known]
+    ours = coordinate_set(mine, mine.shape[1])
+    found: list[list[int]] = ours.take(coordinate_set(theirs, mine.shape[1]).find(ours.coords) >= 0).coords.tolist()
+    return found

@@ -13,7 +13,6 @@ import asyncio
 import hashlib
 import os
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -254,7 +253,7 @@ class LocalStore:
                 return
             file_sync.sync_file(temporary)
         self._sync_files(keys)
-        for directory in self._by_directory(tuple(keys)):
+        for directory in self._by_directory(keys):
             with translating(directory):
                 file_sync.sync_directory(directory)
 
@@ -271,16 +270,15 @@ class LocalStore:
 
     def _delete(self, keys: Sequence[str]) -> int:
         for directory, members in self._by_directory(keys).items():
-            with _unless_missing(), translating(members[0]), locked(directory):
-                for key in members:
-                    with _unless_missing(), translating(key):
-                        os.unlink(self._path(key))
+            with _unless_missing(), translating(directory), locked(directory):
+                for key, path in members.items():
+                    _unlink(path, key)
                 file_sync.sync_directory(directory)
         return len(keys)
 
     async def sync(self, keys: Iterable[str]) -> None:  # noqa: D102  # Protocol
-        groups = self._by_directory(tuple(keys))
-        keys = [key for group in groups.values() for key in group]
+        keys = tuple(keys)
+        groups = self._by_directory(keys)
         with translating(self._root):
             if not keys or await asyncio.to_thread(file_sync.sync_file_system, self._root, len(keys)):
                 return
@@ -295,11 +293,13 @@ class LocalStore:
             with translating(key):
                 file_sync.sync_file(self._path(key))
 
-    def _by_directory(self, keys: Sequence[str]) -> dict[str, Sequence[str]]:
-        groups = defaultdict(list)
+    def _by_directory(self, keys: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Path of each key, by the directory it is in."""
+        groups: dict[str, dict[str, str]] = {}
         for key in keys:
-            groups[os.path.dirname(self._path(key))].append(key)
-        return dict(groups)
+            path = self._path(key)
+            groups.setdefault(os.path.dirname(path), {})[key] = path
+        return groups
 
 
 def _pages(root: str, prefix: str) -> Iterator[list[ObjectInfo]]:
@@ -309,6 +309,16 @@ def _pages(root: str, prefix: str) -> Iterator[list[ObjectInfo]]:
             objects = obstore.store.LocalStore(root)
             for page in obstore.list(objects, prefix=escape_key(prefix) or None, chunk_size=PAGE_SIZE):
                 yield [info_of(unescape_key(meta["path"]), meta) for meta in page]
+
+
+def _unlink(path: str, key: str) -> None:
+    """Delete a file, if there is one. Called once per object that is deleted."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        failure = translate(error, key)
+        if not isinstance(failure, ObjectNotFound):
+            raise failure from error
 
 
 def _changed(key: str, how: str) -> PreconditionFailed:

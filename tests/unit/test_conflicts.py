@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from icechunk_virtual import BasicConflictSolver, Conflict, ConflictDetector, ConflictSolver, ConflictType
 from icechunk_virtual import VersionSelection as Selection
 from icechunk_virtual.model.ids import NodeId, SnapshotId
+from icechunk_virtual.repo import conflicts
 from icechunk_virtual.repo.conflicts import OurChanges, find_conflicts, yielded
 from icechunk_virtual.repo.format.transaction_log import TransactionLog
 
@@ -110,8 +111,11 @@ def test_chunk_conflicts_are_the_intersection(ndim: int, data: st.DataObject) ->
     ours = OurChanges((), {}, {}, {}, {}, {id: ("/a", mine)})
     log = TransactionLog(SnapshotId(bytes(12)), updated_chunks={id: theirs, NodeId(b"other id"): mine})
     both = sorted({tuple(c) for c in mine.tolist()} & {tuple(c) for c in theirs.tolist()})
-    found = find_conflicts(ours, log, lambda path: None)
-    assert found == ([Conflict(K.ChunkDoubleUpdate, "/a", [list(c) for c in both])] if both else [])
+    for few in (0, 1000):  # whether they are compared one by one
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(conflicts, "_FEW", few)
+            found = find_conflicts(ours, log, lambda path: None)
+        assert found == ([Conflict(K.ChunkDoubleUpdate, "/a", [list(c) for c in both])] if both else [])
 
 
 def test_arrays_of_another_rank_share_no_chunks() -> None:
