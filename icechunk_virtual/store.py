@@ -19,7 +19,7 @@ from icechunk_virtual.errors import (
 )
 from icechunk_virtual.model.nodes import ArrayNode
 from icechunk_virtual.references import ReferenceDoors
-from icechunk_virtual.repo import chunks, listing, tree
+from icechunk_virtual.repo import chunks, chunks_now, listing, tree
 from icechunk_virtual.repo.keys import ChunkKey, DocumentKey, V2Key, parse_key
 from icechunk_virtual.repo.virtual_refs import VirtualChunkSpec
 
@@ -122,27 +122,34 @@ class IcechunkStore(ReferenceDoors, Store):
         IcechunkError
             The key is no Zarr key, or it names a chunk of something that is no array, or the bytes cannot be read.
         """
-        data = await self._get(key, byte_range)
-        if data is None:
-            return None
-        return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
-
-    async def _get(self, key: str, byte_range: ByteRequest | None) -> bytes | None:
         parsed = parse_key(key)
-        if isinstance(parsed, ChunkKey):
-            node = tree.get_array(self._ws, parsed.path)
-            chunk = await chunks.find_chunk(self._ws, node, parsed.coords)
-            if chunk is None:
-                return None
-            start, stop = _clip(byte_range, chunk.length)
-            return await chunks.read_chunk(self._ws, chunk, start, stop)
-        if isinstance(parsed, V2Key):
+        if not isinstance(parsed, ChunkKey):
+            return _buffer(self._document_part(parsed, byte_range), prototype)
+        chunk = await chunks.find_chunk(self._ws, tree.get_array(self._ws, parsed.path), parsed.coords)
+        if chunk is None:
             return None
-        found = tree.find_node(self._ws, parsed.path)
-        if found is None:
+        return _buffer(await chunks.read_chunk(self._ws, chunk, *_clip(byte_range, chunk.length)), prototype)
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """As `get`, in the calling thread: for zarr's synchronous codec pipeline, or code without an event loop."""
+        parsed = parse_key(key)
+        if not isinstance(parsed, ChunkKey):
+            return _buffer(self._document_part(parsed, byte_range), prototype)
+        chunk = chunks_now.find_chunk(self._ws, tree.get_array(self._ws, parsed.path), parsed.coords)
+        if chunk is None:
             return None
-        start, stop = _clip(byte_range, len(found.document))
-        return found.document[start:stop]
+        return _buffer(chunks_now.read_chunk(self._ws, chunk, *_clip(byte_range, chunk.length)), prototype)
+
+    def _document_part(self, key: DocumentKey | V2Key, byte_range: ByteRequest | None) -> bytes | None:
+        node = None if isinstance(key, V2Key) else tree.find_node(self._ws, key.path)
+        return None if node is None else node.document[slice(*_clip(byte_range, len(node.document)))]
+
+    @property
+    def _supports_sync_io(self) -> bool:
+        """Whether zarr's synchronous pipeline should use the synchronous calls (its name, from zarr 3.4 on)."""
+        return chunks_now.gains(self._ws)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -225,6 +232,18 @@ class IcechunkStore(ReferenceDoors, Store):
         NodeNotFound
             A chunk of an array that does not exist (a ``KeyError``).
         """
+        chunk, data = self._set_document(key, value)
+        if chunk is not None:
+            await chunks.write_chunk(self._ws, chunk.path, chunk.coords, data)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """As `set`, in the calling thread."""
+        chunk, data = self._set_document(key, value)
+        if chunk is not None:
+            chunks_now.write_chunk(self._ws, chunk.path, chunk.coords, data)
+
+    def _set_document(self, key: str, value: Buffer) -> tuple[ChunkKey | None, memoryview]:
+        """Write a document; for a chunk, what is to be written."""
         self._check_writable()
         data = _view_of(value)
         parsed = parse_key(key)
@@ -234,10 +253,10 @@ class IcechunkStore(ReferenceDoors, Store):
                 "use zarr_format=3",
                 key=key,
             )
-        if isinstance(parsed, DocumentKey):
-            tree.set_document(self._ws, parsed.path, bytes(data))
-        else:
-            await chunks.write_chunk(self._ws, parsed.path, parsed.coords, data)
+        if isinstance(parsed, ChunkKey):
+            return parsed, data
+        tree.set_document(self._ws, parsed.path, bytes(data))
+        return None, data
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write a document or chunk unless it exists; then nothing happens."""
@@ -251,6 +270,10 @@ class IcechunkStore(ReferenceDoors, Store):
 
     async def delete(self, key: str) -> None:
         """Delete a chunk, or a node with everything below it; what does not exist is no error."""
+        self.delete_sync(key)
+
+    def delete_sync(self, key: str) -> None:
+        """As `delete`."""
         self._check_writable()
         parsed = parse_key(key)
         if isinstance(parsed, DocumentKey):
@@ -287,6 +310,10 @@ class IcechunkStore(ReferenceDoors, Store):
         """
         self._check_writable()
         raise IcechunkError("store method `set_partial_values` is not implemented by Icechunk")
+
+
+def _buffer(data: bytes | None, prototype: BufferPrototype | None) -> Buffer | None:
+    return None if data is None else (prototype or default_buffer_prototype()).buffer.from_bytes(data)
 
 
 def _view_of(value: object) -> memoryview:

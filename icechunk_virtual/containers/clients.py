@@ -7,7 +7,7 @@ repositories.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from icechunk_virtual.containers.authorize import Authorization, Grant
 from icechunk_virtual.containers.local_files import LocalFiles
@@ -26,6 +26,14 @@ class Client(Protocol):
         ContainerError
             For everything else; `chunk` is there for the checksum and for the text of the error.
         """
+
+
+@runtime_checkable
+class BlockingClient(Protocol):
+    """What a client has besides if its answers come at once, without a network."""
+
+    def read_now(self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int) -> bytes:
+        """As `Client.read`, in the calling thread."""
 
 
 Clients = Mapping[str, Callable[[Authorization], Client]]

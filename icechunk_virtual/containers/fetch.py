@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from icechunk_virtual.containers.authorize import Authorization
-from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Client, Clients
+from icechunk_virtual.containers.clients import LOCAL_CLIENTS, BlockingClient, Client, Clients
 from icechunk_virtual.containers.failures import failed, too_short
 from icechunk_virtual.containers.url import Location, check_location
 from icechunk_virtual.errors import ContainerError
@@ -56,10 +56,7 @@ class Fetcher:
         ValueError
             A range outside of the chunk.
         """
-        if stop is None:
-            stop = chunk.length
-        if not 0 <= start <= stop <= chunk.length:
-            raise ValueError(f"range {start}:{stop} is not within the chunk of {chunk.length} bytes")
+        stop = _end(chunk, start, stop)
         grant = self.authorization.readable(chunk.url)
         if start == stop:
             return b""
@@ -69,6 +66,18 @@ class Fetcher:
             raise failed(grant, location, chunk, too_short(stop - start, len(data)))
         return data
 
+    def fetch_now(self, chunk: VirtualChunk, start: int = 0, stop: int | None = None) -> bytes | None:
+        """As `fetch`, in the calling thread; ``None`` where that takes a request."""
+        stop = _end(chunk, start, stop)
+        grant = self.authorization.readable(chunk.url)
+        if start == stop:
+            return b""
+        location = check_location(chunk.url)
+        client = self._client(location)
+        if not isinstance(client, BlockingClient):
+            return None
+        return client.read_now(grant, location, chunk, chunk.offset + start, stop - start)
+
     def _client(self, location: Location) -> Client:
         client = self._clients.get(location.scheme)
         if client is None:
@@ -76,6 +85,14 @@ class Fetcher:
                 raise _unknown_scheme(location, self._kinds)
             client = self._clients.setdefault(location.scheme, self._kinds[location.scheme](self.authorization))
         return client
+
+
+def _end(chunk: VirtualChunk, start: int, stop: int | None) -> int:
+    """Where a range of a chunk ends. Raises `ValueError` unless it is one."""
+    stop = chunk.length if stop is None else stop
+    if not 0 <= start <= stop <= chunk.length:
+        raise ValueError(f"range {start}:{stop} is not within the chunk of {chunk.length} bytes")
+    return stop
 
 
 def _unknown_scheme(location: Location, known: Clients) -> ContainerError:

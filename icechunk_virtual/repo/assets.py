@@ -22,7 +22,7 @@ from icechunk_virtual.repo.format.manifest import Manifest, open_manifest
 from icechunk_virtual.repo.format.snapshot import Snapshot, decode_snapshot
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, decode_transaction_log
 from icechunk_virtual.repo.limiter import Limiter
-from icechunk_virtual.repo.object_store import ObjectStore, part_ranges
+from icechunk_virtual.repo.object_store import BlockingStore, ObjectStore, part_ranges
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Assets:
 
     def __init__(self, objects: ObjectStore, config: RepositoryConfig, world: World = REAL_WORLD) -> None:
         self.objects = objects
+        self._blocking = objects if isinstance(objects, BlockingStore) else None
         self._config = config
         self._world = world
         self._limiter = Limiter(config.effective_max_concurrent_requests)
@@ -277,6 +278,11 @@ class Assets:
 
     # -- chunks ------------------------------------------------------------------------------------------------
 
+    @property
+    def at_once(self) -> bool:
+        """Whether chunks are read and written without a request that others could overlap with."""
+        return self._blocking is not None
+
     async def fetch_chunk(self, id: ChunkId, start: int, stop: int) -> bytes:
         """Fetch bytes ``[start, stop)`` of a native chunk's object."""
         key = CHUNKS + encode_id(id)
@@ -289,6 +295,25 @@ class Assets:
         id = ChunkId(self._world.random_bytes(OBJECT_ID_SIZE))
         async with self._limiter:
             await self.objects.put(CHUNKS + encode_id(id), data, durable=False)
+        return id
+
+    def fetch_chunk_now(self, id: ChunkId, start: int, stop: int) -> bytes | None:
+        """As `fetch_chunk`, in the calling thread; ``None`` where that takes a request."""
+        held = self._chunks.get((id, start, stop)) if self._chunks.capacity else None
+        if held is not None or self._blocking is None:
+            return held
+        key = CHUNKS + encode_id(id)
+        logger.debug("reading %s [%d:%s]", key, start, stop)
+        data = self._blocking.get_now(key, start=start, stop=stop)
+        self._chunks.put((id, start, stop), data, len(data))
+        return data
+
+    def store_chunk_now(self, data: bytes | memoryview) -> ChunkId | None:
+        """As `store_chunk`, in the calling thread; ``None`` where that takes a request."""
+        if self._blocking is None:
+            return None
+        id = ChunkId(self._world.random_bytes(OBJECT_ID_SIZE))
+        self._blocking.put_now(CHUNKS + encode_id(id), data)
         return id
 
     async def _read(self, key: str, start: int, stop: int | None) -> bytes:

@@ -48,8 +48,8 @@ def check_index(node: ArrayNode, coord: Sequence[int]) -> None:
 # -- one chunk -------------------------------------------------------------------------------------------------
 
 
-async def find_chunk(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> Chunk | None:
-    """Reference of a chunk; ``None`` when it does not exist or is outside the grid."""
+def chunk_at_hand(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> Chunk | ManifestRef | None:
+    """As `find_chunk`; or the manifest that has to be read first."""
     if not in_grid(node, coord):
         return None
     edits = ws.changes.chunks(node.path)
@@ -60,14 +60,29 @@ async def find_chunk(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> 
         if chunk is not Mark.UNTOUCHED:
             return chunk
     ref = first_holding(node.manifests, coord)
-    if ref is None:
-        return None
-    manifest = await _manifest(ws, ref)
+    manifest = None if ref is None else ws.assets.manifest_in_memory(ref.id)
+    if manifest is None:
+        return ref
     if not manifest.decoded:
-        found = manifest.look_up(node.id, coord)
-        if found is not None:
-            return found
+        return manifest.look_up(node.id, coord) or ref
+    return _in_decoded(manifest, node, coord)
+
+
+async def find_chunk(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> Chunk | None:
+    """Reference of a chunk; ``None`` when it does not exist or is outside the grid."""
+    found = chunk_at_hand(ws, node, coord)
+    if not isinstance(found, ManifestRef):
+        return found
+    manifest = await _manifest(ws, found)
+    if not manifest.decoded:
+        chunk = manifest.look_up(node.id, coord)
+        if chunk is not None:
+            return chunk
         await ws.assets.decoded(manifest)
+    return _in_decoded(manifest, node, coord)
+
+
+def _in_decoded(manifest: Manifest, node: ArrayNode, coord: tuple[int, ...]) -> Chunk | None:
     refs = manifest.refs(node.id, node.layout.ndim)
     return None if refs is None else refs.lookup(coord)
 
@@ -108,14 +123,20 @@ async def write_chunk(
     only_new
         Leave the chunk to whoever set it meanwhile.
     """
-    ws.check_writable()
-    check_index(get_array(ws, path), coord)
-    chunk: Chunk
-    if len(data) <= ws.config.effective_inline_threshold:
-        chunk = InlineChunk(bytes(data))
-    else:
+    chunk: Chunk | None = inline_chunk(ws, path, coord, data)
+    if chunk is None:
         chunk = NativeChunk(await ws.assets.store_chunk(data), 0, len(data))
     set_chunk(ws, path, coord, chunk, only_new=only_new)
+
+
+def inline_chunk(ws: Workspace, path: str, coord: tuple[int, ...], data: bytes | memoryview) -> InlineChunk | None:
+    """The chunk with its bytes if there are few; ``None`` when they go into an object of their own.
+
+    Raises `ReadOnlyError`, `NodeNotFound` or `InvalidChunkIndex` if they cannot go anywhere.
+    """
+    ws.check_writable()
+    check_index(get_array(ws, path), coord)
+    return InlineChunk(bytes(data)) if len(data) <= ws.config.effective_inline_threshold else None
 
 
 def set_chunk(ws: Workspace, path: str, coord: tuple[int, ...], chunk: Chunk | None, *, only_new: bool = False) -> None:

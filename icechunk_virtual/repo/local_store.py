@@ -134,6 +134,9 @@ class LocalStore:
         except files.TooLargeError:
             return await asyncio.to_thread(self._get, key, start, stop)
 
+    def get_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:  # noqa: D102  # Protocol
+        return self._get(key, start, stop)
+
     def _get(self, key: str, start: int, stop: int | None, *, limit: int | None = None) -> bytes:
         try:
             return files.read_range(self._path(key), start, stop, limit=limit)
@@ -178,6 +181,12 @@ class LocalStore:
                 await obstore.put_async(self._library(), escape_key(key), data, use_multipart=False)
         else:
             await asyncio.to_thread(self._put, key, data, durable=False)
+
+    def put_now(self, key: str, data: bytes | memoryview) -> None:  # noqa: D102  # Protocol
+        if len(data) > _INLINE_BYTES:
+            self._put(key, data, durable=False)
+        else:
+            self._put_quickly(key, data)
 
     def _has_place(self, key: str) -> bool:
         """Whether the directory of an object exists. The library would make it, but not durably."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import obstore
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore as ForeignStore
 
     from icechunk_virtual.repo.object_store import Version
+
+
+R = TypeVar("R")
 
 
 class MemoryStore(ObstoreStore):
@@ -60,6 +63,12 @@ class MemoryStore(ObstoreStore):
                 "process: what is written here would be lost. Use local_filesystem_storage or an object store."
             )
 
+    def get_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:  # noqa: D102  # Protocol
+        return _at_once(self.get(key, start=start, stop=stop))
+
+    def put_now(self, key: str, data: bytes | memoryview) -> None:  # noqa: D102  # Protocol
+        _at_once(self.put(key, data))
+
     async def _read(self, spelt: str) -> tuple[bytes, Version]:
         found = obstore.get(self._memory, spelt)
         return bytes(found.bytes()), version_of(found.meta)
@@ -81,6 +90,15 @@ class MemoryStore(ObstoreStore):
     async def _remove(self, spelt: Sequence[str]) -> None:
         self._check_owner()
         obstore.delete(self._memory, list(spelt))
+
+
+def _at_once(coroutine: Coroutine[Any, Any, R]) -> R:
+    """Result of a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return cast("R", done.value)
+    raise RuntimeError("a request to memory waits for something")
 
 
 _known: weakref.WeakValueDictionary[bytes, MemoryStore] = weakref.WeakValueDictionary()

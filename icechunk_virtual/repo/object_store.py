@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from icechunk_virtual.errors import StorageError
 
@@ -138,6 +138,19 @@ class ObjectStore(Protocol):
 
     async def sync(self, keys: Iterable[str]) -> None:
         """Make objects that were written with ``durable=False``, by whatever process, survive a power cut."""
+        ...
+
+
+@runtime_checkable
+class BlockingStore(Protocol):
+    """What an object store has besides if its answers come at once: memory and disks, but no network."""
+
+    def get_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
+        """As `ObjectStore.get`, in the calling thread."""
+        ...
+
+    def put_now(self, key: str, data: bytes | memoryview) -> None:
+        """As `ObjectStore.put` with ``durable=False``, in the calling thread."""
         ...
 
 
