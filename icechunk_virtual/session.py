@@ -174,6 +174,12 @@ class Session:
         ValueError
             The session has uncommitted changes, or is read-only (then it can be pickled as it is).
         """
+        fork = self._fork()
+        self._awaits_merge = True
+        return fork
+
+    def _fork(self) -> ForkSession:
+        """A fork that nobody has to be reminded of."""
         if self.read_only:
             raise ValueError("You should not need to fork a read-only session. Read-only sessions can be pickled.")
         if self.has_uncommitted_changes:
@@ -181,7 +187,6 @@ class Session:
                 "Cannot fork a Session with uncommitted changes. Make a commit, create a new Session, and then fork "
                 "that to execute distributed writes."
             )
-        self._awaits_merge = True
         return ForkSession(forks.copy_of(self._workspace))
 
     async def merge_async(self, *others: ForkSession) -> None:

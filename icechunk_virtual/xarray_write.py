@@ -97,7 +97,7 @@ def to_icechunk(
         raise ValueError(
             "Calling `to_icechunk` is not allowed on a Session with uncommitted changes. Please commit first."
         )
-    target = session.fork() if lazy else session
+    target = session._fork() if lazy else session  # comes home below, or the write has failed
     store = _open_group(
         target.store,
         group=group,

@@ -215,6 +215,9 @@ def test_a_failed_write_changes_nothing(repo: Any, ds: xr.Dataset) -> None:
     with pytest.raises(ZeroDivisionError):
         to_icechunk(bad, session)
     assert not session.has_uncommitted_changes
+    to_icechunk(ds, session)
+    session.commit("no warning about a fork that was not merged")
+    assert read(repo).identical(ds)
 
 
 # -- chunks ----------------------------------------------------------------------------------------------------
