@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -94,7 +95,9 @@ def _check_key(key: str) -> list[str]:
         raise UsageError(f"{key} has parts, set those: {', '.join(parts)}")
     if key == "virtual_chunk_containers":
         raise UsageError("containers are set by `config add-container` and `config remove-container`")
-    raise UsageError(f"there is no field {key}, only: {', '.join(known)}")
+    meant = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {meant[0]}?" if meant else f"there are: {', '.join(known)}"
+    raise UsageError(f"there is no field {key}; {hint}")
 
 
 def show(options: argparse.Namespace) -> Report:
