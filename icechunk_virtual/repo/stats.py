@@ -115,7 +115,7 @@ async def chunk_storage(assets: Assets, limits: Limits) -> ChunkStorageStats:
     await reach(assets, await read_tips(assets.objects), reached, limits)
 
     async def read(id: ManifestId, size: int) -> None:
-        tally.add(await assets.fetch_manifest(id, size, keep=False))
+        tally.add(await assets.decoded(await assets.fetch_manifest(id, size, keep=False)))
 
     await read_manifests(reached, limits, read)
     return ChunkStorageStats(tally.native, tally.virtual, tally.inlined)
