@@ -22,7 +22,7 @@ from icechunk_virtual.containers.url import check_prefix, local_path
 from icechunk_virtual.errors import InvalidLocation, ReadOnlyError, ScanError
 from icechunk_virtual.scanners import registry
 from icechunk_virtual.scanners.combine import concat as concat_scanned
-from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, human_bytes, tree
+from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, count, overview
 from icechunk_virtual.scanners.spec import ScannerSpec, ScanOptions
 from icechunk_virtual.session import Session
 from icechunk_virtual.store import IcechunkStore
@@ -109,12 +109,7 @@ class VirtualDataset:
 
     def __repr__(self) -> str:
         files = self.sources[0] if len(self.sources) == 1 else count(len(self.sources), "file")
-        sizes = f"{human_bytes(self.nbytes_virtual)} virtual, {human_bytes(self.nbytes_stored)} stored"
-        head = [f"VirtualDataset of {files} ({self.format})", f"{count(self.nrefs, 'chunk')}, {sizes}"]
-        stored = [f"  {s.path}: {s.reason} ({human_bytes(s.nbytes)})" for s in self.stored]
-        warnings = [f"  {warning}" for warning in self.warnings]
-        tail = (["stored:", *stored] if stored else []) + (["warnings:", *warnings] if warnings else [])
-        return "\n".join([*head, *tree(self.root), *tail])
+        return overview(f"VirtualDataset of {files} ({self.format})", self.root, self.stored, self.warnings)
 
     def to_icechunk(
         self,
@@ -275,11 +270,6 @@ def _endings(scanner: str | ScannerSpec | None) -> tuple[str, ...]:
 def _skipped_text(skipped: Sequence[str]) -> str:
     some = ", ".join(skipped[:3]) + (" ..." if len(skipped) > 3 else "")
     return f"{count(len(skipped), 'file')} in folders left out, since no scanner knows their endings: {some}"
-
-
-def count(n: int, noun: str) -> str:
-    """``1 file``, ``2 files``, ``12,345 files``."""
-    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def _scan_all(

@@ -28,8 +28,7 @@ from icechunk_virtual.cli.versions import (
 )
 from icechunk_virtual.repo.info import Diff, SnapshotInfo
 from icechunk_virtual.repository import Repository
-from icechunk_virtual.scanners.dataset import human_bytes
-from icechunk_virtual.virtual import count
+from icechunk_virtual.scanners.dataset import count, human_bytes
 
 _SHOWN_VERSIONS = 30
 

@@ -10,8 +10,7 @@ from typing import Any
 from icechunk_virtual.cli.output import Part, Report, command, to_run
 from icechunk_virtual.cli.parsing import add_command, add_older_than
 from icechunk_virtual.cli.versions import MAIN, Refs, iso, missing_ref, open_repo
-from icechunk_virtual.scanners.dataset import human_bytes
-from icechunk_virtual.virtual import count
+from icechunk_virtual.scanners.dataset import count, human_bytes
 
 _OBJECTS = ("snapshots", "transaction_logs", "manifests", "chunks")
 

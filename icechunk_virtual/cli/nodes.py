@@ -20,8 +20,7 @@ from icechunk_virtual.repo import chunks, tree
 from icechunk_virtual.repo.bounded import for_each
 from icechunk_virtual.repo.keys import parse_path
 from icechunk_virtual.repo.workspace import Workspace
-from icechunk_virtual.scanners.dataset import human_bytes
-from icechunk_virtual.virtual import count
+from icechunk_virtual.scanners.dataset import count, human_bytes
 
 _KINDS = {"virtual": ChunkKind.VIRTUAL, "native": ChunkKind.NATIVE, "inline": ChunkKind.INLINE}
 _ARRAYS_AT_ONCE = 20

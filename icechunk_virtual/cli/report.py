@@ -9,8 +9,8 @@ from typing import Any
 
 from icechunk_virtual.model.nodes import ArrayNode, Node
 from icechunk_virtual.repo.keys import is_below, parent_path
-from icechunk_virtual.scanners.dataset import human_bytes
-from icechunk_virtual.virtual import VirtualDataset, count
+from icechunk_virtual.scanners.dataset import count, human_bytes
+from icechunk_virtual.virtual import VirtualDataset
 
 
 def describe(dataset: VirtualDataset) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from icechunk_virtual.cli.versions import MAIN, Refs, describe, open_repo
 from icechunk_virtual.errors import RepositoryExists
 from icechunk_virtual.opening import storage_of
 from icechunk_virtual.repository import Repository
-from icechunk_virtual.scanners.dataset import human_bytes
-from icechunk_virtual.virtual import count
+from icechunk_virtual.scanners.dataset import count, human_bytes
 
 FORMAT_VERSION = 1
 

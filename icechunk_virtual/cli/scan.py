@@ -21,10 +21,11 @@ from icechunk_virtual.repo import tree
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.keys import parse_path
 from icechunk_virtual.repository import Repository
+from icechunk_virtual.scanners.dataset import count
 from icechunk_virtual.scanners.spec import ScanOptions
 from icechunk_virtual.session import Session
 from icechunk_virtual.storage import Storage, in_memory_storage
-from icechunk_virtual.virtual import VirtualDataset, container_of, container_prefixes, count, find_files, scan
+from icechunk_virtual.virtual import VirtualDataset, container_of, container_prefixes, find_files, scan
 
 _EPILOG = """examples:
   icechunk-virtual scan data/1990.nc --repo archive.icechunk

@@ -25,6 +25,7 @@ import fsspec
 
 from icechunk_virtual.containers.url import check_location, file_url, local_path
 from icechunk_virtual.errors import InvalidLocation, MalformedSource, MissingDependency, ScanError
+from icechunk_virtual.model.locations import Locations
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|file:/", re.IGNORECASE)
 _CHAINED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::")
@@ -89,6 +90,11 @@ class Source(abc.ABC):
     def as_file(self) -> io.RawIOBase:
         """A seekable read-only binary file for libraries that want one. It does not close the source."""
         return _SourceFile(self)
+
+    @property
+    def locations(self) -> Locations:
+        """A table with this file as its only row, in the state in which it is scanned."""
+        return Locations.of([self.url], etags=[self.etag], last_modified=[self.last_modified])
 
     @abc.abstractmethod
     def close(self) -> None:

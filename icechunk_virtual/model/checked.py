@@ -45,7 +45,6 @@ U16 = Annotated[int, IntRange(0, 2**16 - 1)]
 U32 = Annotated[int, IntRange(0, 2**32 - 1)]
 U64 = Annotated[int, IntRange(0, 2**64 - 1)]
 NonZeroU16 = Annotated[int, IntRange(1, 2**16 - 1)]
-NonZeroU32 = Annotated[int, IntRange(1, 2**32 - 1)]
 NonZeroU64 = Annotated[int, IntRange(1, 2**64 - 1)]
 
 
@@ -68,7 +67,6 @@ def aware_datetime(value: Any) -> datetime:
     return value
 
 
-TextMapping = Annotated[dict[str, str], text_mapping]
 AwareDatetime = Annotated[datetime, aware_datetime]
 
 

@@ -7,13 +7,14 @@ module knows no file format and reads nothing but the short tail that does not f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.model.locations import Locations
+from icechunk_virtual.scanners.native import ReadMany
 
 TARGET_BYTES = 8 * 2**20
 """Size that chunks of contiguous data aim at: a slice fetches megabytes, not the whole array."""
@@ -21,9 +22,6 @@ _SMALLEST = 1 / 16  # of the target: smaller pieces cost more requests than they
 _LARGEST = 4  # times the target: rather one large piece than a tail that has to be stored
 
 _MOST_DIVISORS = 1 << 20  # bounds the search on axes that only a damaged file declares
-
-ReadMany = Callable[[Sequence[tuple[int, int]]], Sequence[bytes]]
-"""Reads (offset, length) ranges, like `Source.read_many`."""
 
 
 def contiguous_chunks(shape: Sequence[int], itemsize: int, *, target: int = TARGET_BYTES) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ No I/O and no file format: scanners make these values, `combine` joins them, the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,13 +181,7 @@ class Scanned:
     warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        root = self.root
-        sizes = f"{human_bytes(root.nbytes_virtual)} virtual, {human_bytes(root.nbytes_stored)} stored"
-        head = [f"Scanned {self.url} ({self.format})", f"{root.nrefs} chunks, {sizes}"]
-        stored = [f"  {s.path}: {s.reason} ({human_bytes(s.nbytes)})" for s in self.stored]
-        warnings = [f"  {warning}" for warning in self.warnings]
-        tail = (["stored:", *stored] if stored else []) + (["warnings:", *warnings] if warnings else [])
-        return "\n".join([*head, *tree(root), *tail])
+        return overview(f"Scanned {self.url} ({self.format})", self.root, self.stored, self.warnings)
 
 
 def join_path(parent: str, name: str) -> str:
@@ -207,6 +201,22 @@ def human_bytes(n: int) -> str:
     return f"{value:.1f} {unit}"
 
 
+def count(n: int, noun: str) -> str:
+    """``1 file``, ``2 files``, ``12,345 files``."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def overview(title: str, root: VirtualGroup, stored: Sequence[Stored], warnings: Sequence[str]) -> str:
+    """What representations show: sizes, the tree, what is stored, and warnings."""
+    sizes = f"{human_bytes(root.nbytes_virtual)} virtual, {human_bytes(root.nbytes_stored)} stored"
+    lines = [title, f"{count(root.nrefs, 'chunk')}, {sizes}", *tree(root)]
+    if stored:
+        lines += ["stored:", *(f"  {s.path}: {s.reason} ({human_bytes(s.nbytes)})" for s in stored)]
+    if warnings:
+        lines += ["warnings:", *(f"  {warning}" for warning in warnings)]
+    return "\n".join(lines)
+
+
 def tree(group: VirtualGroup) -> list[str]:
     """Lines that show a group with everything below: the body of the representations."""
     lines = []
@@ -214,8 +224,8 @@ def tree(group: VirtualGroup) -> list[str]:
         depth = 0 if path == "/" else path.count("/")
         name = path.rsplit("/", 1)[1] or "/"
         pad = "  " * depth
-        count = len(node.attributes)
-        lines.append(f"{pad}{name}" + (f"  ({count} attribute{'s' * (count != 1)})" if count else ""))
+        attributes = count(len(node.attributes), "attribute")
+        lines.append(f"{pad}{name}" + (f"  ({attributes})" if node.attributes else ""))
         width = max(map(len, node.arrays), default=0)
         lines += [f"{pad}  {key:{width}} {_describe(array)}" for key, array in node.arrays.items()]
     return lines
@@ -228,7 +238,7 @@ def _describe(array: VirtualArray) -> str:
     facts = [f"({dims}) {array.dtype}"]
     if array.ndim:
         facts.append(f"chunks {array.chunk_shape}")
-    facts.append(f"{array.nrefs} ref{'s' * (array.nrefs != 1)}")
+    facts.append(count(array.nrefs, "ref"))
     for nbytes, word in ((array.nbytes_virtual, "virtual"), (array.nbytes_stored, "stored")):
         if nbytes:
             facts.append(f"{human_bytes(nbytes)} {word}")

@@ -13,7 +13,7 @@ import numcodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.model.chunk_refs import ChunkRefs, InlineChunk
+from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs, InlineChunk
 from icechunk_virtual.scanners.dataset import VirtualArray
 from icechunk_virtual.scanners.documents import (
     BYTES,
@@ -26,6 +26,8 @@ from icechunk_virtual.scanners.documents import (
 )
 
 ZSTD = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
+ReadMany = Callable[[Sequence[tuple[int, int]]], Sequence[bytes]]
+"""Reads (offset, length) ranges, like `Source.read_many`."""
 COMPRESS_FROM = 1024
 """Stored arrays of at least so many bytes are compressed with zstd."""
 
@@ -67,6 +69,15 @@ def stored_array(
         dimension_names=dimension_names,
     )
     return VirtualArray(document, encode_array(document, values))
+
+
+def fetched(refs: ChunkRefs, read_many: ReadMany) -> ChunkRefs:
+    """The same chunks, those that are virtual with their encoded bytes; all are in the file that is read."""
+    virtual = refs.take(refs.kind == ChunkKind.VIRTUAL)
+    if not len(virtual):
+        return refs
+    ranges = list(zip(virtual.offset.tolist(), virtual.length.tolist(), strict=True))
+    return refs.replace(ChunkRefs.inline(virtual.coords, read_many(ranges)))
 
 
 def element_type(values: NDArray[Any]) -> DType:

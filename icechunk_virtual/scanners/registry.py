@@ -70,7 +70,7 @@ def choose(source: Source, scanner: str | ScannerSpec | None = None) -> ScannerS
         if scanner not in specs:
             raise ValueError(f"no scanner is called {scanner!r}; there are {', '.join(sorted(specs))}")
         return specs[scanner]
-    head = source.read(0, min(source.size, _head_length(specs)))
+    head = source.peek(0, _head_length(specs))
     for spec in specs.values():
         if any(head[offset : offset + len(mark)] == mark for offset, mark in spec.magic):
             return spec

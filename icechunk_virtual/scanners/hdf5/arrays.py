@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from icechunk_virtual.containers.source import Source
 from icechunk_virtual.errors import MalformedSource
-from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
+from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.scanners.attributes import FILL_VALUE, fill_value_json
 from icechunk_virtual.scanners.chunking import contiguous_chunks, cut_contiguous
@@ -37,7 +37,7 @@ from icechunk_virtual.scanners.hdf5.values import (
     terminated_cleanly,
     why_unreadable,
 )
-from icechunk_virtual.scanners.native import encode_chunk, stored_array
+from icechunk_virtual.scanners.native import encode_chunk, fetched, stored_array
 from icechunk_virtual.scanners.refusal import Refused
 from icechunk_virtual.scanners.spec import ScanOptions
 
@@ -142,7 +142,7 @@ def scan_dataset(
     else:
         array, reason = _contiguous(facts)
     if array.nbytes_virtual and decoded_nbytes(dataset, element) <= file.options.store_small:
-        return VirtualArray(array.document, _fetched(array.refs, file.source)), "small", notes
+        return VirtualArray(array.document, fetched(array.refs, file.source.read_many)), "small", notes
     return array, reason, notes
 
 
@@ -223,13 +223,6 @@ def _grown(facts: _Facts, values: NDArray[Any]) -> NDArray[Any]:
     whole = np.full(facts.shape, empty if facts.fill is None else facts.fill, values.dtype)
     whole[tuple(map(slice, values.shape))] = values
     return whole
-
-
-def _fetched(refs: ChunkRefs, source: Source) -> ChunkRefs:
-    """The same chunks with their encoded bytes."""
-    virtual = refs.take(refs.kind == ChunkKind.VIRTUAL)
-    ranges = list(zip(virtual.offset.tolist(), virtual.length.tolist(), strict=True))
-    return refs.replace(ChunkRefs.inline(virtual.coords, source.read_many(ranges)))
 
 
 # -- referenced ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from h5py import h5, h5a, h5ds, h5l, h5o, h5p, h5r
 
 from icechunk_virtual.containers.source import Source
 from icechunk_virtual.errors import MalformedSource
-from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.scanners.attributes import text
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, join_path
 from icechunk_virtual.scanners.hdf5.arrays import HdfFile, scan_dataset
@@ -89,8 +88,7 @@ class _Scan:
     def __init__(self, source: Source, options: ScanOptions, file: h5py.File) -> None:
         self.file = file
         self.options = options
-        locations = Locations.of([source.url], etags=[source.etag], last_modified=[source.last_modified])
-        self.context = HdfFile(source, locations, options)
+        self.context = HdfFile(source, source.locations, options)
         self.scales: dict[tuple[int, int], str] = {}  # address of a dimension scale -> name
         self.dimensions: dict[int, tuple[int, int]] = {}  # netCDF's number of a dimension -> address of its scale
         self.nodes = 0

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icechunk_virtual.containers.source import Source
-from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
+from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.scanners.chunking import contiguous_chunks, contiguous_offsets, cut_contiguous
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup
 from icechunk_virtual.scanners.documents import array_document
-from icechunk_virtual.scanners.native import stored_array
+from icechunk_virtual.scanners.native import fetched, stored_array
 from icechunk_virtual.scanners.netcdf3.attributes import array_attributes, group_attributes
 from icechunk_virtual.scanners.netcdf3.header import FORMATS, read_header
 from icechunk_virtual.scanners.netcdf3.layout import Layout, Placed, lay_out
@@ -56,7 +56,7 @@ def scan(source: Source, options: ScanOptions) -> Scanned:
         A variable whose name no Zarr node can have.
     """
     header = read_header(source.read, source.size, source.url)
-    file = _File(source, lay_out(header, source.size, source.url), _locations(source), options)
+    file = _File(source, lay_out(header, source.size, source.url), source.locations, options)
     attributes, warnings = group_attributes(header.attributes)
     arrays, stored = {}, []
     for placed in file.layout.variables:
@@ -81,10 +81,6 @@ def scan(source: Source, options: ScanOptions) -> Scanned:
     return Scanned(root, source.url, FORMATS[header.version], tuple(stored), tuple(warnings))
 
 
-def _locations(source: Source) -> Locations:
-    return Locations.of([source.url], etags=[source.etag], last_modified=[source.last_modified])
-
-
 def _array(placed: Placed, file: _File) -> tuple[VirtualArray, str, list[str]]:
     """One variable, why (some of) its bytes are stored, and notes for the report."""
     dtype = placed.variable.type.dtype
@@ -98,7 +94,7 @@ def _array(placed: Placed, file: _File) -> tuple[VirtualArray, str, list[str]]:
     chunk_shape, refs, reason = _references(placed, file, fill_bytes)
     nbytes = int(refs.length.sum(dtype=np.uint64))
     if nbytes <= file.options.store_small:
-        refs, reason = _stored(refs, file.source), "small"
+        refs, reason = fetched(refs, file.source.read_many), "small"
     document = array_document(
         placed.shape,
         dtype,
@@ -150,13 +146,6 @@ def _record_refs(placed: Placed, file: _File, target: int) -> tuple[tuple[int, .
     coords[:, 1:] = np.tile(inner, (records, 1))
     offset = np.tile(offset, records) + record * np.uint64(file.layout.record_size)
     return (1, *chunk_shape), ChunkRefs.virtual(coords, file.locations, 0, offset, math.prod(chunk_shape) * itemsize)
-
-
-def _stored(refs: ChunkRefs, source: Source) -> ChunkRefs:
-    """The same chunks, with their bytes."""
-    virtual = refs.take(refs.kind == ChunkKind.VIRTUAL)
-    ranges = list(zip(virtual.offset.tolist(), virtual.length.tolist(), strict=True))
-    return refs.replace(ChunkRefs.inline(virtual.coords, source.read_many(ranges))) if ranges else refs
 
 
 def _read_values(placed: Placed, file: _File) -> NDArray[Any]:
