@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from icechunk_virtual.containers.container import (
     S3Options,
     VirtualChunkContainer,
     azure_store,
-    gcs_store,
-    http_store,
 )
 from icechunk_virtual.containers.url import file_url
 from icechunk_virtual.model.checked import Checked, field_types
@@ -63,7 +61,7 @@ def _add_container_parsers(group: Any) -> None:
     parser.add_argument("--region", metavar="NAME", help="of an s3 bucket")
     parser.add_argument("--endpoint-url", metavar="URL", help="of a service with the protocol of S3")
     parser.add_argument("--anonymous", action="store_true", help="s3: requests are not signed")
-    parser.add_argument("--allow-http", action="store_true", help="s3, http: connections without TLS are allowed")
+    parser.add_argument("--allow-http", action="store_true", help="s3: connections without TLS are allowed")
     parser.add_argument("--force-path-style", action="store_true", help="s3: the bucket is in the path of URLs")
     parser.add_argument("--requester-pays", action="store_true", help="s3: you agree to pay for requests")
     parser.add_argument("--account", metavar="NAME", help="az: the storage account")
@@ -176,41 +174,46 @@ def add_container(options: argparse.Namespace) -> Report:
 def _container(options: argparse.Namespace) -> VirtualChunkContainer:
     prefix = _prefix(options.prefix)
     scheme = prefix.partition(":")[0].lower()
-    own = {
-        "file": (),
-        "http": ("allow_http",),
-        "https": (),
-        "gs": (),
-        "gcs": (),
-        "az": ("account",),
-        "azure": ("account",),
-        "abfs": ("account",),
-    }
-    s3 = ("region", "endpoint_url", "anonymous", "allow_http", "force_path_style", "requester_pays")
-    taken = own.get(scheme, s3)
-    given = {name: value for name in (*s3, "account") if (value := getattr(options, name))}
+    if scheme not in _STORES:
+        raise UsageError(f"there are no {scheme}:// containers, only: {', '.join(f'{name}://' for name in _STORES)}")
+    taken, make = _STORES[scheme]
+    given = {name: value for name in (*_S3_OPTIONS, "account") if (value := getattr(options, name))}
     foreign = given.keys() - set(taken)
     if foreign:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(foreign))
         raise UsageError(f"{names} has no meaning for {scheme}:// containers")
-    if scheme == "file":
-        return container_of(prefix)
-    return VirtualChunkContainer(prefix, _store(scheme, given))
+    return container_of(prefix) if make is None else VirtualChunkContainer(prefix, make(given))
 
 
-def _store(scheme: str, given: dict[str, Any]) -> ObjectStoreConfig:
-    if scheme in {"gs", "gcs"}:
-        return gcs_store()
-    if scheme in {"http", "https"}:
-        return http_store({"allow_http": "true"} if given else {})
-    if scheme in {"az", "azure", "abfs"}:
-        if "account" not in given:
-            raise UsageError(f"{scheme}:// containers need --account NAME, the storage account")
-        return azure_store(account=given["account"])
+def _s3(given: dict[str, Any]) -> ObjectStoreConfig:
     options = S3Options(network_stream_timeout_seconds=60, **given)
-    if scheme == "tigris":
-        return ObjectStoreConfig.Tigris(options)
     return ObjectStoreConfig.S3Compatible(options) if options.endpoint_url else ObjectStoreConfig.S3(options)
+
+
+def _tigris(given: dict[str, Any]) -> ObjectStoreConfig:
+    return ObjectStoreConfig.Tigris(S3Options(network_stream_timeout_seconds=60, **given))
+
+
+def _azure(given: dict[str, Any]) -> ObjectStoreConfig:
+    if "account" not in given:
+        raise UsageError("containers on Azure need --account NAME, the storage account")
+    return azure_store(account=given["account"])
+
+
+_S3_OPTIONS = ("region", "endpoint_url", "anonymous", "allow_http", "force_path_style", "requester_pays")
+_STORES: dict[str, tuple[Sequence[str], Callable[[dict[str, Any]], ObjectStoreConfig] | None]] = {
+    "file": ((), None),
+    "http": (("allow_http",), None),  # allowed by naming it
+    "https": ((), None),
+    "s3": (_S3_OPTIONS, _s3),
+    "tigris": (_S3_OPTIONS, _tigris),
+    "gs": ((), None),
+    "gcs": ((), None),
+    "az": (("account",), _azure),
+    "azure": (("account",), _azure),
+    "abfs": (("account",), _azure),
+}
+"""By URL scheme: which options its containers take, and what makes their store, where the URL alone does not."""
 
 
 def _prefix(text: str) -> str:

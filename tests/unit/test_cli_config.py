@@ -106,7 +106,7 @@ def test_what_is_shown_can_be_set(shell: Shell) -> None:
         (["set", "compression.level=["], "compression.level=[:", 1),
         (["set", "--file", "nope.yaml"], "nope.yaml", 1),
         (["unset", "nope"], "there is no field nope", 2),
-        (["add-container", "relative://"], "Invalid url prefix scheme", 1),
+        (["add-container", "relative://"], "there are no relative:// containers", 2),
         (["add-container", "/"], "a url prefix of files must include a path", 1),
         (["add-container", "s3://bucket/x", "--account", "a"], "--account has no meaning for s3://", 2),
         (["add-container", "data", "--region", "a"], "--region has no meaning for file://", 2),
