@@ -83,6 +83,11 @@ class Location:
         """The form that prefixes are matched on: equal for all texts that mean the same object."""
         return self.root + self.path[1:]
 
+    @property
+    def escaped(self) -> str:
+        """As `canonical`, but for programs that decode it once more; with the query."""
+        return self.root + urllib.parse.quote(self.path[1:], safe=_URL_PATH_SAFE) + self.query
+
     def __str__(self) -> str:
         return self.text
 

@@ -69,7 +69,7 @@ class RemoteObjects:
         Repetitions and concurrency of requests: the repository's, but not its storage's own defaults.
     """
 
-    def __init__(self, authorization: Authorization, *, settings: EffectiveStorage) -> None:  # noqa: ARG002  # see `read`
+    def __init__(self, authorization: Authorization, *, settings: EffectiveStorage) -> None:  # noqa: ARG002  # files need it
         self._settings = settings
         self._parts = PartPolicy(settings.max_concurrent_requests_for_object, settings.ideal_concurrent_request_size)
         self._stores: OrderedDict[tuple[str, str], ForeignStore] = OrderedDict()
@@ -96,7 +96,7 @@ class RemoteObjects:
     def _store(self, grant: Grant, location: Location) -> ForeignStore:
         """The library's store for a bucket or server; for a URL with a query, of that one object."""
         check_process()
-        url = location.root + location.path[1:] + location.query if location.query else location.root
+        url = location.escaped if location.query else location.root
         with self._lock:
             store = self._stores.pop((grant.prefix.text, url), None)
             if store is None:
