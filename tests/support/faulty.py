@@ -28,6 +28,9 @@ class Script:
         How many calls fail in a row.
     lost
         The failing calls are carried out, and only their answers are lost.
+    meanwhile
+        Instead of a failure: what others do while that call is under way. It runs on the thread of the caller's event
+        loop, and may use the library's own loop.
     """
 
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -35,11 +38,12 @@ class Script:
     times: int = 1
     lost: bool = False
     error: Callable[[str], Exception] = StorageError
+    meanwhile: Callable[[], None] | None = None
 
     def restart(self, fail_at: int | None = None, **more: Any) -> None:
         """Count from 1 again."""
         self.calls.clear()
-        self.times, self.lost, self.error = 1, False, StorageError
+        self.times, self.lost, self.error, self.meanwhile = 1, False, StorageError, None
         self.fail_at = fail_at
         for name, value in more.items():
             setattr(self, name, value)
@@ -48,6 +52,10 @@ class Script:
         """Note a call; whether it fails."""
         self.calls.append((operation, key))
         number = len(self.calls)
+        if self.meanwhile is not None:
+            if number == self.fail_at:
+                self.meanwhile()
+            return False
         return self.fail_at is not None and self.fail_at <= number < self.fail_at + self.times
 
 
