@@ -31,7 +31,7 @@ from icechunk_virtual import xarray_write
 from icechunk_virtual.requirements import release
 from icechunk_virtual.xarray import to_icechunk
 from tests.support.engines import Engine, get, put
-from tests.support.hierarchies import GROUP, array_document
+from tests.support.hierarchies import GROUP, array_document, group_document
 from tests.support.tasks import is_loadable, read_all, write_row, write_through_store
 
 OURS, ORIGINAL = Engine("ours", icechunk_virtual), Engine("original", icechunk)
@@ -104,8 +104,11 @@ def test_F102_what_is_refused(engine: Engine, tmp_path: Path) -> None:
             getattr(fork, verb)("no")
         with pytest.raises(TypeError, match=f"Cannot {verb}"):
             asyncio.run(getattr(fork, f"{verb}_async")("no"))
-    with pytest.raises(TypeError, match="Sessions can only be merged with a ForkSession"):
-        session.merge(repo.writable_session("main"))
+    with pytest.raises(TypeError, match=r"Sessions can only be merged with a ForkSession.*Received Session instead"):
+        session.merge(
+            *([write_row(session.fork(), "a", 0, 1)] if engine is OURS else []), repo.writable_session("main")
+        )
+    assert not session.has_uncommitted_changes, "the original has merged those before"
     with pytest.raises(TypeError, match="A ForkSession can only be merged with another ForkSession"):
         fork.merge(session)
     with pytest.raises(engine.ic.IcechunkError, match="Read only sessions cannot modify"):
@@ -115,9 +118,11 @@ def test_F102_what_is_refused(engine: Engine, tmp_path: Path) -> None:
         pytest.raises(engine.ic.IcechunkError, match="no changes"),
     ):
         session.commit("not merged")
+    assert isinstance(fork.fork(), engine.ic.ForkSession)
     session.merge(write_row(fork, "a", 0, 1))
-    with pytest.raises(ValueError, match="Cannot fork a Session with uncommitted changes"):
-        session.fork()
+    for dirty in (session, fork):
+        with pytest.raises(ValueError, match="Cannot fork a Session with uncommitted changes"):
+            dirty.fork()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         session.commit("merged")
@@ -134,10 +139,13 @@ def test_F102_across_processes(pool: ProcessPoolExecutor, tmp_path: Path) -> Non
     assert rows(repo) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("kinds", [("array", "array"), ("group", "array"), ("array", "group"), ("group", "group")])
+@pytest.mark.parametrize(
+    "kinds",
+    [("array", "array"), ("group", "array"), ("array", "group"), ("group", "other group"), ("group", "group")],
+)
 def test_F102_one_path_created_in_two_forks_is_an_error(kinds: tuple[str, str]) -> None:
     """The original drops the chunks of one of them, or lists the path twice."""
-    documents = {"array": array_document((4,)), "group": GROUP}
+    documents = {"array": array_document((4,)), "group": GROUP, "other group": group_document(x=1)}
     session = make(OURS, None).writable_session("main")
     forks = [session.fork(), session.fork()]
     for number, (fork, kind) in enumerate(zip(forks, kinds, strict=True)):

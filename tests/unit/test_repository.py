@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import pickle
 import subprocess
 import sys
@@ -223,24 +222,6 @@ def test_the_config_of_a_repository_is_a_copy(repo: Repository) -> None:
     assert other.config.inline_chunk_threshold_bytes == 3
 
 
-def test_reopen(tmp_path: Path) -> None:
-    prefix = f"file://{tmp_path}/"
-    config = RepositoryConfig(inline_chunk_threshold_bytes=3)
-    config.set_virtual_chunk_container(VirtualChunkContainer(prefix, local_filesystem_store(str(tmp_path))))
-    repo = new_repository(None, config, {prefix: None})
-    repo.set_default_commit_metadata({"who": "me"})
-    same = repo.reopen()
-    assert same.config == repo.config
-    assert same.authorized_virtual_container_prefixes == {prefix}
-    assert same.default_commit_metadata() == {}
-    changed = repo.reopen(RepositoryConfig(get_partial_values_concurrency=2), authorize_virtual_chunk_access={})
-    assert changed.config.inline_chunk_threshold_bytes == 3
-    assert changed.config.get_partial_values_concurrency == 2
-    assert changed.authorized_virtual_container_prefixes == set()
-    assert repo.authorized_virtual_container_prefixes == {prefix}
-    assert commit(changed, "x") == repo.lookup_branch("main")
-
-
 def test_a_configuration_taken_as_it_is(storage: Storage) -> None:
     prefix = "file:///data/"
     config = RepositoryConfig(inline_chunk_threshold_bytes=3, get_partial_values_concurrency=4)
@@ -278,11 +259,6 @@ def test_branches(storage: Storage) -> None:
             use("dev")
     repo.create_branch("dev", one)
     assert repo.lookup_snapshot(two).message == "two"
-
-
-def test_main_stays(repo: Repository) -> None:
-    with pytest.raises(IcechunkError, match="main branch cannot be deleted"):
-        repo.delete_branch("main")
 
 
 @pytest.mark.parametrize("make", ["create_branch", "create_tag"])
@@ -415,44 +391,6 @@ def test_lookup_snapshot(repo: Repository) -> None:
             repo.lookup_snapshot(text)
 
 
-def test_ids_are_read_generously(repo: Repository) -> None:
-    typed = FIRST.replace("1", "l").replace("0", "o").lower()
-    assert repo.readonly_session(snapshot_id=typed).snapshot_id == FIRST
-
-
-def test_inspect_snapshot(repo: Repository) -> None:
-    id = with_array(repo, "g/ab", (4,))
-    session = writable(repo)
-    for i in (1, 3):
-        put(session.store, f"g/ab/c/{i}", b"x")
-    put(session.store, "zarr.json", GROUP)
-    latest = session.commit("chunks", {"n": 1})
-    found = json.loads(repo.inspect_snapshot(latest))
-    (manifest,) = found["manifests"]
-    assert manifest["num_chunk_refs"] == 2
-    assert found["id"] == latest
-    assert found["parent_id"] == id
-    assert found["commit_message"] == "chunks"
-    assert found["metadata"] == {"n": 1}
-    assert [(node["path"], node["node_type"]) for node in found["nodes"]] == [("/", "group"), ("/g/ab", "array")]
-    assert found["nodes"][1]["manifest_refs"] == [{"id": manifest["id"], "extents": [[1, 4]]}]
-    assert "\n" not in repo.inspect_snapshot(latest, pretty=False)
-    assert json.loads(repo.inspect_snapshot(latest, pretty=False)) == found
-    assert "parent_id" not in json.loads(repo.inspect_snapshot(FIRST))
-
-
-def test_readonly_session_takes_one_name(repo: Repository) -> None:
-    for wrong in ({}, {"branch": "main", "tag": "x"}, {"tag": "x", "snapshot_id": FIRST}):
-        with pytest.raises(ValueError, match="Must provide one of branch, tag, or snapshot_id"):
-            repo.readonly_session(**wrong)
-    with pytest.raises(ValueError, match="as_of argument must be provided together with a branch name"):
-        repo.readonly_session(snapshot_id=FIRST, as_of=datetime.now(UTC))
-    with pytest.raises(TypeError):
-        repo.readonly_session("main", "tag")  # type: ignore[misc]
-    with pytest.raises(SnapshotNotFound):
-        repo.readonly_session(snapshot_id=NOWHERE)
-
-
 def test_as_of(repo: Repository) -> None:
     commit(repo, "one")
     commit(repo, "two")
@@ -466,16 +404,6 @@ def test_as_of(repo: Repository) -> None:
             if info.parent_id is not None:
                 assert repo.readonly_session("main", as_of=moment - microsecond).snapshot_id == info.parent_id
     assert repo.readonly_session("main", as_of=datetime.now(UTC) + timedelta(days=1)).snapshot_id == infos[0].id
-
-
-def test_as_of_too_early_and_naive(repo: Repository) -> None:
-    early = datetime(2020, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
-    expected = "branch main does not have a snapshots before or at 2020-01-01 00:00:00 UTC"
-    with pytest.raises(SnapshotNotFound, match=expected):
-        repo.readonly_session("main", as_of=early)
-    for wrong in (datetime(2020, 1, 1), "2020-01-01", 5):  # noqa: DTZ001 - naive is the point
-        with pytest.raises(TypeError, match="aware"):
-            repo.readonly_session("main", as_of=wrong)  # type: ignore[arg-type]
 
 
 def test_a_session_stays_on_its_version(storage: Storage) -> None:

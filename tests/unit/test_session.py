@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import pickle
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -615,69 +614,6 @@ def test_the_later_fork_wins(repo: Repository) -> None:
     store = session.store
     assert [get(store, f"a/c/{i}") for i in range(3)] == [b"other", b"set", None]
     assert get(store, "zarr.json") == group_document(n=2)
-
-
-def test_forks_cannot_be_committed(repo: Repository) -> None:
-    fork = writable(repo).fork()
-    put(fork.store, "a/c/5", b"x")
-    for verb in ("commit", "flush"):
-        with pytest.raises(TypeError, match=f"Cannot {verb} a fork of a Session"):
-            getattr(fork, verb)("x")
-        with pytest.raises(TypeError, match=f"Cannot {verb} a fork of a Session"):
-            asyncio.run(getattr(fork, f"{verb}_async")("x"))
-
-
-def test_what_cannot_be_forked(repo: Repository) -> None:
-    with pytest.raises(ValueError, match=r"You should not need to fork a read-only session.*can be pickled"):
-        tip(repo).fork()
-    session = writable(repo)
-    fork = session.fork()
-    assert isinstance(fork.fork(), ForkSession)
-    for dirty in (session, fork):
-        put(dirty.store, "a/c/5", b"x")
-        with pytest.raises(ValueError, match="Cannot fork a Session with uncommitted changes"):
-            dirty.fork()
-
-
-def test_only_forks_are_merged(repo: Repository) -> None:
-    session, other = writable(repo), writable(repo)
-    fork = session.fork()
-    put(fork.store, "a/c/5", b"x")
-    with pytest.raises(TypeError, match=r"Sessions can only be merged with a ForkSession.*Received Session instead"):
-        session.merge(fork, other)  # type: ignore[arg-type]
-    assert not session.has_uncommitted_changes
-    with pytest.raises(
-        TypeError, match=r"A ForkSession can only be merged with another ForkSession\. Received Session"
-    ):
-        fork.merge(other)  # type: ignore[arg-type]
-
-
-def test_committing_before_merging_is_warned_of(repo: Repository) -> None:
-    session = writable(repo)
-    fork = session.fork()
-    warned = pytest.warns(UserWarning, match="Committing a session after forking, and without merging will not work")
-    with warned, pytest.raises(NothingToCommit):
-        session.commit("too early")
-    put(fork.store, "a/c/5", b"x")
-    session.merge(fork)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        session.commit("merged")
-
-
-@pytest.mark.parametrize(
-    "documents",
-    [(array_document((2,)),) * 2, (GROUP, GROUP[:-1] + b',"attributes":{"x":1}}'), (GROUP, array_document((2,)))],
-)
-def test_two_forks_that_create_the_same_path(repo: Repository, documents: tuple[bytes, bytes]) -> None:
-    session = writable(repo)
-    forks = [session.fork(), session.fork()]
-    for fork, document in zip(forks, documents, strict=True):
-        put(fork.store, "new/zarr.json", document)
-    put(forks[1].store, "a/c/7", b"x")
-    with pytest.raises(IcechunkError, match="both created a node at `/new`"):
-        session.merge(*forks)
-    assert get(session.store, "a/c/7") is None
 
 
 def test_a_deletion_wins_over_chunks_of_another_fork(repo: Repository) -> None:
