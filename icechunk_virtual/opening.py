@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from icechunk_virtual.containers.url import check_location, local_path
+from icechunk_virtual.credentials import containers_credentials
 from icechunk_virtual.repository import Repository
 from icechunk_virtual.storage import Storage, local_filesystem_storage
 from icechunk_virtual.storage_urls import cloud_storage
@@ -59,12 +60,12 @@ def moment(text: str | datetime) -> datetime:
 
 
 def granted(authorize: Authorize | None) -> dict[str, Any]:
-    """Prefixes to credentials from a prefix, several prefixes, or such a mapping."""
+    """Prefixes to credentials from a prefix, several prefixes, or such a mapping, whose values may be of any kind."""
     if authorize is None:
         return {}
     if isinstance(authorize, str):
         return {authorize: None}
-    return dict(authorize) if isinstance(authorize, Mapping) else dict.fromkeys(authorize)
+    return containers_credentials(authorize) if isinstance(authorize, Mapping) else dict.fromkeys(authorize)
 
 
 def open_repository(repo: str | os.PathLike[str], *, authorize: Authorize | None = None) -> Repository:

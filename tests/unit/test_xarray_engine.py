@@ -11,7 +11,7 @@ import xarray as xr
 
 import icechunk_virtual as icv
 from icechunk_virtual.cli import main
-from icechunk_virtual.errors import NotAuthorized, RefNotFound, RepositoryNotFound, StorageError
+from icechunk_virtual.errors import NotAuthorized, RefNotFound, RepositoryNotFound
 from icechunk_virtual.opening import granted, local_folder, moment, open_repository
 from tests.support.archives import write_days
 
@@ -116,8 +116,8 @@ def test_dask_and_pickle(archive: Path, grant: str) -> None:
 def test_refusals(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(RepositoryNotFound):
         xr.open_dataset(tmp_path, engine=ENGINE)
-    with pytest.raises(StorageError, match="s3://b/r"):
-        xr.open_dataset("s3://b/r", engine=ENGINE)
+    with pytest.raises(ValueError, match="no repositories at ftp:// URLs"):
+        xr.open_dataset("ftp://b/r", engine=ENGINE)
     with pytest.raises(ValueError, match="already"):
         xr.open_dataset(open_repository(archive / "r"), engine=ENGINE, authorize=["file:///x/"])
 
@@ -135,7 +135,10 @@ def test_grants() -> None:
     assert granted(None) == {}
     assert granted("file:///a/") == {"file:///a/": None}
     assert granted(["a", "b"]) == {"a": None, "b": None}
-    assert granted({"a": 1}) == {"a": 1}
+    key = icv.s3_anonymous_credentials()
+    assert granted({"a": key, "b": None}) == granted(icv.containers_credentials({"a": key, "b": None}))
+    with pytest.raises(ValueError, match="Unknown credential type"):
+        granted({"a": 1})
 
 
 def test_folders() -> None:
