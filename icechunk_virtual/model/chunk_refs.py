@@ -461,7 +461,7 @@ class ChunkRefs(_Axes):
 
 def _is_part(column: NDArray[Any]) -> bool:
     """Whether a column is a view that keeps more than twice as much memory alive."""
-    owner = column.base
+    owner: Any = column.base  # an array, or whatever lends it memory
     while isinstance(owner, np.ndarray) and owner.base is not None:
         owner = owner.base
     return owner is not None and memoryview(owner).nbytes > 2 * column.nbytes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,13 @@ FEW_TO_WRITE = 64
 FEW_TO_READ = 24
 """References: of so many this is faster."""
 
-_Row = tuple[tuple[int, ...], Chunk]
+
+class _Row(NamedTuple):
+    coord: tuple[int, ...]
+    chunk: Chunk
+    vtable: bytes
+    layout: struct.Struct
+
 
 # vtable, and the fields behind the distance to it and the offset of the index (slots of ChunkRef: section 4.4)
 _PLAIN = struct.pack("<8H", 16, 32, 4, 0, 8, 16, 0, 24), struct.Struct("<iIQQI4x")
@@ -82,17 +89,16 @@ def encode_few(id: ManifestId, arrays: Sequence[tuple[NodeId, ChunkRefs]]) -> by
     for (node, _), own in zip(arrays, rows, strict=True):
         out += _ARRAY.pack(len(out) - _ARRAY_VTABLE_AT, node, vector - len(out) - 12)
         vector += 4 + 4 * len(own)
-    classes = [[_class_of(chunk) for _, chunk in own] for own in rows]
     end = table = vector + -vector % 8
-    for own in classes:
+    for own in rows:
         out += _WORD.pack(len(own))
-        for _, layout in own:
+        for row in own:
             out += _WORD.pack(end - len(out))
-            end += layout.size
+            end += row.layout.size
     out += bytes(table - len(out))
     tail = _Tail(end)
-    for own, own_classes in zip(rows, classes, strict=True):
-        for (coord, chunk), (vtable, layout) in zip(own, own_classes, strict=True):
+    for own in rows:
+        for coord, chunk, vtable, layout in own:
             index = tail.put(len(coord), struct.pack(f"<{len(coord)}I", *coord))
             here = len(out)
             out += layout.pack(here - _VTABLE_AT[vtable], index - here - 4, *_fields(chunk, here, tail))
@@ -100,7 +106,8 @@ def encode_few(id: ManifestId, arrays: Sequence[tuple[NodeId, ChunkRefs]]) -> by
 
 
 def _rows(refs: ChunkRefs) -> list[_Row]:
-    return [(tuple(coord), refs.row(row)) for row, coord in enumerate(refs.coords.tolist())]
+    chunks = [refs.row(number) for number in range(len(refs))]
+    return [_Row(tuple(c), chunk, *_class_of(chunk)) for c, chunk in zip(refs.coords.tolist(), chunks, strict=True)]
 
 
 def _class_of(chunk: Chunk) -> tuple[bytes, struct.Struct]:
