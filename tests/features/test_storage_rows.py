@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -479,9 +479,19 @@ def test_F071_tigris(bucket: Bucket) -> None:
     assert not [r for r in bucket.proxy.requests if any(name.lower().startswith("x-tigris") for name in r.headers)]
     with pytest.raises(ReadOnlyError, match="read-only"):
         ours.Repository.create(weak)
-    for session in (lambda: ours.Repository.open(weak).writable_session("main"),):
-        with pytest.raises(ReadOnlyError):
-            session().commit("nothing can be")
+    read_only = ours.Repository.open(weak)
+    tip, young = read_only.lookup_branch("main"), datetime.now(UTC) + timedelta(days=1)
+    for change in (
+        lambda: read_only.writable_session("main"),
+        lambda: read_only.create_tag("t", tip),
+        lambda: read_only.create_branch("b", tip),
+        lambda: read_only.reset_branch("main", "1CECHNKREP0F1RSTCMT0"),
+        lambda: read_only.expire_snapshots(young),
+        read_only.save_config,
+    ):
+        with pytest.raises(ReadOnlyError, match="read-only"):
+            change()
+    assert not bucket.proxy.log("PUT")
 
 
 @both

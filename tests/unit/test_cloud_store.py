@@ -380,6 +380,49 @@ def test_somebody_else_s_write_during_a_repetition(bucket: Bucket) -> None:
     assert run(store.get("k")) == b"theirs"
 
 
+def test_a_repetition_whose_reading_back_fails(bucket: Bucket) -> None:
+    store = store_of(bucket, **quick(2))
+
+    async def go_away(request: Request, forward: Forward) -> Answer:
+        if request.method == "GET":
+            return Answer(503)
+        answer = await forward()
+        return Answer(500) if len(bucket.proxy.log("PUT")) == 1 else answer
+
+    bucket.proxy.handle = go_away
+    with pytest.raises(OutcomeUnknown):
+        run(store.put_new("k", b"1"))
+
+
+def test_an_object_that_disappears_during_a_repetition(bucket: Bucket) -> None:
+    store = store_of(bucket, **quick(3))
+    version = run(store.put_new("k", b"1"))
+    other = bucket.storage(endpoint_url=bucket.server).object_store()
+
+    async def delete_it(request: Request, forward: Forward) -> Answer:
+        if len(bucket.proxy.log("PUT")) == 2:
+            await other.delete(["k"])
+            return Answer(500)
+        return await forward()
+
+    bucket.proxy.handle = delete_it
+    with pytest.raises(PreconditionFailed):
+        run(store.put_if_match("k", b"2", version))
+
+
+def test_writes_without_conditions_are_repeated_as_often_as_others(bucket: Bucket) -> None:
+    flags = {"unsafe_use_conditional_create": False}
+    store = store_of(bucket, **flags, **quick(3))
+
+    async def refuse(request: Request, forward: Forward) -> Answer:
+        return Answer(503) if request.method == "PUT" else await forward()
+
+    bucket.proxy.handle = refuse
+    with pytest.raises(OutcomeUnknown):
+        run(store.put_new("k", b"1"))
+    assert len(bucket.proxy.log("PUT")) == 3
+
+
 def test_errors_by_status(bucket: Bucket) -> None:
     store = store_of(bucket, **quick(1))
 

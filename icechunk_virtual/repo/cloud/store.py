@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 import obstore
 
-from icechunk_virtual.errors import ObjectNotFound, OutcomeUnknown, PreconditionFailed
+from icechunk_virtual.errors import (
+    ObjectNotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    ReadOnlyError,
+    TransientStorageError,
+)
+from icechunk_virtual.repo.foreign_errors import unknown_outcome
 from icechunk_virtual.repo.object_store import PartPolicy, Version, part_ranges
 from icechunk_virtual.repo.obstore_store import ObstoreStore, Role
 from icechunk_virtual.repo.settings import EffectiveStorage, StorageSettings
@@ -113,6 +120,8 @@ class CloudStore(ObstoreStore):
         return CloudStore, (self._place, self._settings)
 
     def _client(self, role: Role) -> ForeignStore:
+        if role is not Role.READ and not self.writable:
+            raise ReadOnlyError(f"the storage at {self._place.url} is read-only")
         with self._lock:
             if self._make is None:
                 self._make = self._place.clients(self._settings)
@@ -170,15 +179,13 @@ class CloudStore(ObstoreStore):
 
     async def _put_unguarded(self, key: str, data: bytes, expected: Version | None) -> Version:
         """Look before the write instead of letting the store compare: a writer in between goes unnoticed."""
-        try:
-            _old, actual = await self.get_versioned(key)
-        except ObjectNotFound:
-            actual = None
-        if actual != expected:
+        found = await self._find(key)
+        actual = None if found is None else self._compared(found[1])
+        if actual != (None if expected is None else self._compared(expected)):
             raise PreconditionFailed(
                 f"object store error: {key} is not in the state that the write asks for. Nothing was written.", key=key
             )
-        return await self._put_conditionally(key, data, "overwrite")
+        return await super()._put_conditionally(key, data, "overwrite")
 
     async def _put_conditionally(self, key: str, data: bytes, mode: PutMode) -> Version:
         """Repeat a write whose answer was lost, and tell its own first landing from somebody else's."""
@@ -200,5 +207,14 @@ class CloudStore(ObstoreStore):
 
     async def _landed(self, key: str, data: bytes) -> Version | None:
         """State of an object if it holds these bytes."""
-        found, version = await self.get_versioned(key)
-        return version if found == data else None
+        try:
+            found = await self._find(key)
+        except TransientStorageError as error:
+            raise unknown_outcome(error, key) from error
+        return found[1] if found is not None and found[0] == data else None
+
+    async def _find(self, key: str) -> tuple[bytes, Version] | None:
+        try:
+            return await self.get_versioned(key)
+        except ObjectNotFound:
+            return None
