@@ -96,8 +96,8 @@ def test_page(name: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None
         repo = open_repository("ocean.repo")
         repo.create_tag("v1", repo.lookup_branch("main"))
     columns = {"coords": np.zeros((1, 2)), "offsets": np.array([0]), "lengths": np.array([4])}
-    namespace: dict[str, Any] = {"ChunkRefs": ChunkRefs, "Locations": Locations, **columns}
-    namespace["source"] = type("Source", (), {"url": "file:///data/x"})
+    namespace: dict[str, Any] = {"ChunkRefs": ChunkRefs, **columns}
+    namespace["source"] = type("Source", (), {"locations": Locations.of(["file:///data/x"])})
     if BEFORE[name]:
         namespace |= {"repo": repo, "storage": repo.storage}
     exec("import icechunk_virtual as icv", namespace)
