@@ -54,7 +54,7 @@ from tests.support.hierarchies import (
     put,
     values_of,
 )
-from tests.support.model import Choice, Draft, Model, Node, content, described, is_at_or_below, key_of
+from tests.support.model import Choice, Draft, Model, Node, Version, content, described, is_at_or_below, key_of
 
 PATHS = ["", "a", "a-x", "a.x", "a/b", "a/b/d", "a/c", "z"]  # siblings that sort around the slash; a node called `c`
 SHAPES = [(), (0,), (1,), (3,), (5,), (2, 3), (3, 2), (4, 4)]
@@ -287,7 +287,14 @@ class RepositoryMachine(RuleBasedStateMachine):
         found = changes(self.repo.diff(from_snapshot_id=slot.draft.base, to_snapshot_id=id))
         assert without_empty(found) == described([log], [before.tree, slot.draft.tree])
         assert (slot.session.read_only, slot.session.snapshot_id) == (True, id)
+        self.check_manifests(info, self.model.versions[id])
         assert keys_of(slot.session.store) == sorted(content(self.model.versions[id].tree))
+
+    def check_manifests(self, info: Any, version: Version) -> None:
+        """The manifests of a version hold its chunks, and nothing else."""
+        counts = [manifest.num_chunk_refs for manifest in info.manifests]
+        assert all(counts)
+        assert sum(counts) == sum(len(node.chunks) for node in version.tree.values())
 
     @rule(i=SLOT, choice=st.none() | CHOICE, fresh=st.booleans())
     def commit(self, i: int, choice: Choice | None, fresh: bool) -> None:
@@ -438,6 +445,7 @@ class RepositoryMachine(RuleBasedStateMachine):
         assert not {m.id for m in new.manifests} & {m.id for m in old.manifests}
         self.model.add(id, draft, new.written_at)  # type: ignore[arg-type]
         self.model.branches[branch] = id
+        self.check_manifests(new, self.model.versions[id])
         self.read_version(id, fresh=True)
 
     @rule(i=SLOT, data=st.data())
@@ -629,7 +637,7 @@ def run(storage: Callable[[], Storage], examples: int, steps: int) -> None:
     run_state_machine_as_test(Machine, settings=bounds)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(data=st.data(), size=SIZES, threshold=st.sampled_from([0, 512]))
 def test_races(data: st.DataObject, size: int | None, threshold: int) -> None:
     """Nothing but races: with the other rules around they are too few to meet all conflicts."""
@@ -639,17 +647,39 @@ def test_races(data: st.DataObject, size: int | None, threshold: int) -> None:
         machine.race(data, data.draw(CHOICE), data.draw(st.integers(1, 3)), data.draw(st.booleans()))
 
 
+@settings(max_examples=15)
+@given(data=st.data(), size=SIZES)
+def test_upkeep(data: st.DataObject, size: int | None) -> None:
+    """Nothing but histories with refs, and their upkeep."""
+    machine = RepositoryMachine()
+    machine.create(size, 4)
+    for _ in range(2):
+        for _ in range(data.draw(st.integers(1, 4))):
+            machine.open_session(0, data)
+            machine.set_array(0, "a-x", (5,), 0)
+            machine.write(0, "a-x", (0,), machine.payload(data.draw(st.sampled_from([1, 600]))))
+            if data.draw(st.integers(0, 3)):
+                machine.commit(0, None, fresh=False)
+            else:
+                machine.flush(0)
+            machine.change_tag(data, data.draw(st.sampled_from(["v1", "v2", "v3", "v4"])), remove=False)
+            machine.change_branch(data, data.draw(st.sampled_from(["dev", "new"])), "create")
+        machine.collect(data, now=False)
+        machine.expire(data, data.draw(st.booleans()), data.draw(st.booleans()), data.draw(st.integers(0, 1)))
+        machine.collect(data, now=data.draw(st.booleans()))
+
+
 def folders(root: Path) -> Callable[[], Storage]:
     numbers = itertools.count()
     return lambda: local_filesystem_storage(root / str(next(numbers)))
 
 
 def test_in_memory() -> None:
-    run(in_memory_storage, 40, 40)
+    run(in_memory_storage, 30, 40)
 
 
 def test_on_disk(tmp_path: Path) -> None:
-    run(folders(tmp_path), 10, 30)
+    run(folders(tmp_path), 5, 30)
 
 
 @pytest.mark.slow
