@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import tomllib
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
+import icechunk
 import pytest
+
+import icechunk_virtual
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "user_program.py"
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    yield
+    icechunk.set_logs_filter(None)
+    icechunk_virtual.set_logs_filter(None)
 
 
 def program(package: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
@@ -25,8 +35,6 @@ def program(package: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 @pytest.mark.parametrize("package", ["icechunk_virtual", "icechunk"])
 def test_it_runs_with_either_package(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
     assert program(package, monkeypatch).main(tmp_path) == {
         "messages": [
             "references",
