@@ -1,4 +1,4 @@
-"""Looking after a repository of 1,000 snapshots: garbage collection, storage figures, expiration, and a long rebase."""
+"""A repository of 1,000 snapshots: its history, garbage collection, storage figures, expiration, and a long rebase."""
 
 from __future__ import annotations
 
@@ -49,6 +49,14 @@ def collect(side: Side, path: Path, *, dry_run: bool) -> tuple[int, ...]:
     return summary.chunks_deleted, summary.manifests_deleted, summary.snapshots_deleted
 
 
+def versions(side: Side, path: Path) -> list[str]:
+    return [snapshot.id for snapshot in opened(side, path).ancestry(branch="main")]
+
+
+def changes(side: Side, path: Path, since: str) -> Any:
+    return opened(side, path).diff(from_snapshot_id=since, to_branch="main").updated_chunks
+
+
 def stale_session(side: Side, path: Path) -> Any:
     """A session that is 200 commits behind, with a change that conflicts with none of them."""
     repo = opened(side, path)
@@ -78,7 +86,25 @@ def benches() -> list[Pair]:
         raise RuntimeError("the libraries find different garbage")
     if len({opened(side, path).total_chunks_storage() for side in SIDES}) != 1:
         raise RuntimeError("the libraries find different sizes")
+    ids = versions("ours", path)
+    if versions("theirs", path) != ids:
+        raise RuntimeError("the libraries find different histories")
+    first = ids[-2]
+    if changes("ours", path, first) != changes("theirs", path, first):
+        raise RuntimeError("the libraries find different changes")
     return [
+        Pair(
+            "ancestry of 1,000 snapshots",
+            ours=lambda _: versions("ours", path),
+            theirs=lambda _: versions("theirs", path),
+            at_least=1.0,
+        ),
+        Pair(
+            "diff over 1,000 snapshots",
+            ours=lambda _: changes("ours", path, first),
+            theirs=lambda _: changes("theirs", path, first),
+            at_least=1.0,
+        ),
         Pair(
             "look for garbage in 1,000 snapshots, find none",
             ours=lambda _: collect("ours", path, dry_run=True),
@@ -103,11 +129,13 @@ def benches() -> list[Pair]:
             setup=lambda: copy(path),
             ours=lambda where: len(opened("ours", where).expire_snapshots(datetime.now(UTC))),
             theirs=lambda where: len(opened("theirs", where).expire_snapshots(datetime.now(UTC))),
+            at_least=1.0,
         ),
         Pair(
             "rebase over 200 commits",
             setup=lambda: {side: stale_session(side, copy(path)) for side in SIDES},
             ours=lambda sessions: sessions["ours"].rebase(engine("ours").ConflictDetector()),
             theirs=lambda sessions: sessions["theirs"].rebase(engine("theirs").ConflictDetector()),
+            at_least=1.0,
         ),
     ]
