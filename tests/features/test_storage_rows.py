@@ -5,6 +5,7 @@ an S3 server behind a proxy that writes down every request. Credentials are in t
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,8 +24,9 @@ from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.settings import EffectiveStorage
 from tests.support.clouds import Bucket, FakeService
-from tests.support.hierarchies import array_document, get, put
+from tests.support.hierarchies import array_document, get, keys_of, put
 from tests.support.proxy import Answer, Forward, Request
+from tests.support.tasks import commit_arrays
 
 both = pytest.mark.parametrize("ic", [ours, icechunk], ids=["ours", "original"])
 METADATA = ("snapshots/", "manifests/", "transactions/", "refs/", "config.yaml")
@@ -387,6 +389,17 @@ def test_F065_repositories_in_clouds_are_the_original_s(writer: Any, reader: Any
     back = writer.Repository.open(cloud(writer))
     assert (back.lookup_branch("main"), back.lookup_tag("t é")) == (id, id)
     assert [info.message for info in back.ancestry(branch="main")] == ["c2", "c1", "Repository initialized"]
+
+
+@pytest.mark.slow
+def test_F065_several_processes_commit_to_one_bucket(bucket: Bucket) -> None:
+    storage = bucket.storage(endpoint_url=bucket.server)
+    repo = ours.Repository.create(storage)
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        reported = pool.starmap(commit_arrays, [(storage, worker, 4) for worker in range(4)])
+    history = [info.id for info in repo.ancestry(branch="main")][:-1]
+    assert sorted(history) == sorted(id for ids in reported for id in ids)
+    assert len(keys_of(repo.readonly_session("main").store)) == len(history) == 16
 
 
 @both

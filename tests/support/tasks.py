@@ -7,7 +7,8 @@ from typing import Any
 
 from zarr import open_array
 
-from icechunk_virtual import ForkSession
+from icechunk_virtual import ConflictDetector, ForkSession, Repository, Storage
+from tests.support.hierarchies import array_document, put, writable
 
 
 def write_row(fork: ForkSession, path: str, row: int, value: float) -> ForkSession:
@@ -34,3 +35,14 @@ def is_loadable(data: bytes) -> str:
     except Exception as error:  # noqa: BLE001 - it is the answer
         return f"{type(error).__name__}: {error}"
     return "loaded"
+
+
+def commit_arrays(storage: Storage, worker: int, number: int) -> list[str]:
+    """Commit so many arrays one by one, rebasing when others were faster; the ids of the commits."""
+    repo = Repository.open(storage)
+    ids = []
+    for n in range(number):
+        session = writable(repo)
+        put(session.store, f"a{worker}_{n}/zarr.json", array_document((1,)))
+        ids.append(session.commit(f"{worker}-{n}", rebase_with=ConflictDetector(), rebase_tries=100))
+    return ids
