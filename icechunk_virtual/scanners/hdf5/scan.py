@@ -17,7 +17,7 @@ from icechunk_virtual.containers.source import Source
 from icechunk_virtual.errors import MalformedSource
 from icechunk_virtual.scanners.attributes import text
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, join_path
-from icechunk_virtual.scanners.hdf5.arrays import HdfFile, scan_dataset
+from icechunk_virtual.scanners.hdf5.arrays import scan_dataset
 from icechunk_virtual.scanners.hdf5.attributes import read_attributes
 from icechunk_virtual.scanners.hdf5.dimensions import (
     NON_COORDINATE,
@@ -27,6 +27,7 @@ from icechunk_virtual.scanners.hdf5.dimensions import (
     extend_unlimited,
     name_dimensions,
 )
+from icechunk_virtual.scanners.hdf5.facts import HdfFile
 from icechunk_virtual.scanners.refusal import Refused, check_name, leave_out
 from icechunk_virtual.scanners.spec import ScanOptions
 
