@@ -50,10 +50,13 @@ def array_document(ndim: int, length: int = 2000) -> bytes:
     ).encode()
 
 
-@pytest.fixture(params=["memory", "local"])
+@pytest.fixture(params=["memory", "local", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "memory":
         return icechunk_virtual.in_memory_storage()
+    if request.param == "s3":
+        in_bucket: Storage = request.getfixturevalue("bucket").storage()
+        return in_bucket
     return icechunk_virtual.local_filesystem_storage(tmp_path / "repo")
 
 
