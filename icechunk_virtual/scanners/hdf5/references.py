@@ -22,8 +22,6 @@ from icechunk_virtual.scanners.hdf5.values import (
 )
 from icechunk_virtual.scanners.native import encode_chunk
 
-_SIZE_KEEPING = {2}  # shuffle
-
 
 def contiguous(facts: Facts) -> tuple[VirtualArray, str]:
     """A dataset that lies in one piece, or was never written, and why bytes of it are stored."""
@@ -111,7 +109,7 @@ def _suspicious(facts: Facts, index: ChunkIndex, pipeline: list[Filter]) -> NDAr
     odd = np.zeros(len(index.size), bool)
     if not pipeline:
         odd |= index.size != raw
-    elif not {step.code for step in pipeline} <= _SIZE_KEEPING:
+    else:
         # Chunks at the edge may be unfiltered without saying so (H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS).
         odd |= index.size == raw
         if odd.any():
