@@ -77,15 +77,28 @@ def test_options_of_the_user_win() -> None:
     }
 
 
-@pytest.mark.parametrize("make", ["gcs", "azure"])
-def test_unknown_options_fail(make: str) -> None:
-    config = {"no_such_option": "1"}
-    storage = {
-        "gcs": lambda: ours.gcs_storage(bucket="b", prefix="p", anonymous=True, config=config),
-        "azure": lambda: ours.azure_storage(account="a", container="c", prefix="p", access_key="U0s=", config=config),
-    }[make]()
-    with pytest.raises(StorageError, match="no_such_option"):
+def test_silence() -> None:
+    for given, seconds in ((None, 60), (0, 0), (7, 7)):
+        options = S3Options(network_stream_timeout_seconds=given)
+        assert s3_place(options, "bucket", None)._manner().stall_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "reason"),
+    [
+        (ours.gcs_storage, {"anonymous": True, "config": {"no_such_option": "1"}}, "no_such_option"),
+        (ours.gcs_storage, {"anonymous": True, "config": {"timeout": "soon"}}, "soon"),
+        (ours.gcs_storage, {"service_account_file": "/no/such/file"}, "/no/such/file"),
+        (ours.gcs_storage, {"service_account_key": "{"}, "service account"),
+        (ours.azure_storage, {"access_key": "U0s=", "config": {"no_such_option": "1"}}, "no_such_option"),
+    ],
+)
+def test_what_cannot_be_opened(make: Any, given: dict[str, Any], reason: str) -> None:
+    where = {"bucket": "b"} if make is ours.gcs_storage else {"account": "a", "container": "b"}
+    storage = make(prefix="p", **where, **given)
+    with pytest.raises(StorageError, match=f"://b/p cannot be opened: .*{reason}") as caught:
         ours.Repository.exists(storage)
+    assert type(caught.value) is StorageError, "nothing that goes away by itself"
 
 
 # -- addresses -------------------------------------------------------------------------------------------------

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import obstore
+from obstore import exceptions as foreign
 
 from icechunk_virtual.errors import (
     ObjectNotFound,
     OutcomeUnknown,
     PreconditionFailed,
     ReadOnlyError,
+    StorageError,
     TransientStorageError,
 )
-from icechunk_virtual.repo.foreign_errors import unknown_outcome
+from icechunk_virtual.repo.foreign_errors import unknown_outcome, without_debug_text
 from icechunk_virtual.repo.object_store import PartPolicy, Version, part_ranges
 from icechunk_virtual.repo.obstore_store import ObstoreStore, Role
 from icechunk_virtual.repo.settings import EffectiveStorage, StorageSettings
@@ -123,11 +125,20 @@ class CloudStore(ObstoreStore):
         if role is not Role.READ and not self.writable:
             raise ReadOnlyError(f"the storage at {self._place.url} is read-only")
         with self._lock:
-            if self._make is None:
-                self._make = self._place.clients(self._settings)
             if role not in self._clients:
-                self._clients[role] = self._make(role)
+                self._clients[role] = self._new_client(role)
             return self._clients[role]
+
+    def _new_client(self, role: Role) -> ForeignStore:
+        try:
+            self._make = self._make or self._place.clients(self._settings)
+            return self._make(role)
+        except (foreign.BaseError, OSError, ValueError) as error:
+            reason = without_debug_text(error)
+            raise StorageError(
+                f"storage error: {self._place.url} cannot be opened: {reason}. Check the credentials and options that "
+                "the storage was made with."
+            ) from reason
 
     # -- what is sent along ------------------------------------------------------------------------------------
 
