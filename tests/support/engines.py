@@ -13,10 +13,12 @@ from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import _collect_aiterator, sync
+
+from tests.support.clouds import Bucket
 
 PROTOTYPE = default_buffer_prototype()
 
@@ -101,6 +103,10 @@ def _release(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
+Place: TypeAlias = Path | Bucket | None
+"""Where a repository is; ``None``: in memory."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """A library with icechunk's interface."""
@@ -133,14 +139,16 @@ class Engine:
             config.set_virtual_chunk_container(ic.VirtualChunkContainer(prefix, store))
         return config
 
-    def storage(self, root: Path | None) -> Any:
-        """A directory, or memory."""
+    def storage(self, root: Place) -> Any:
+        """A directory, a bucket, or memory."""
+        if isinstance(root, Bucket):
+            return root.storage(self.ic)
         return self.ic.in_memory_storage() if root is None else self.ic.local_filesystem_storage(str(root))
 
-    def create(self, root: Path | None, config: Any = None, granted: Iterable[str] = ()) -> Any:
+    def create(self, root: Place, config: Any = None, granted: Iterable[str] = ()) -> Any:
         return self.ic.Repository.create(self.storage(root), config, authorize(granted))
 
-    def open(self, root: Path, config: Any = None, granted: Iterable[str] = ()) -> Any:
+    def open(self, root: Place, config: Any = None, granted: Iterable[str] = ()) -> Any:
         return self.ic.Repository.open(self.storage(root), config, authorize(granted))
 
 
