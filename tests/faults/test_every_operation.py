@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -251,6 +252,7 @@ def test_every_call(fresh: dict[str, Callable[[], Storage]], where: str, name: s
         plain, script = fresh[where](), Script()
         repo = Repository.open(faulty(plain, script))
         since = datetime.now(UTC)
+        time.sleep(0.01)  # files that are written now have the time of the clock's last tick
         session = repo.writable_session("main")
         put(session.store, "a/c/3", b"3" * 300)
         put(session.store, "b/c/2", b"small")
