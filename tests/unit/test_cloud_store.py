@@ -190,6 +190,12 @@ def test_profiles_that_cannot_be_used(aws: Callable[..., dict[str, str]]) -> Non
         profile_key(aws("no section"))
 
 
+def test_no_home_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _uid: {}["nobody"])
+    assert (profile_key({}), profile_region({})) == (None, None)
+
+
 def test_requests_are_signed_by_the_profile(
     bucket: Bucket, aws: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

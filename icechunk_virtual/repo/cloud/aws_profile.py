@@ -6,8 +6,8 @@ Takes the environment as a mapping. Profiles whose keys must be fetched by a log
 from __future__ import annotations
 
 import configparser
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from icechunk_virtual.containers.credentials import S3StaticCredentials
 from icechunk_virtual.errors import StorageError
@@ -58,7 +58,8 @@ def _settings(environment: Mapping[str, str]) -> dict[str, str]:
         ("AWS_CONFIG_FILE", "config", name if name == "default" else f"profile {name}"),
         ("AWS_SHARED_CREDENTIALS_FILE", "credentials", name),
     ):
-        path = Path(environment.get(variable) or f"~/.aws/{file}").expanduser()
+        named = environment.get(variable) or f"~/.aws/{file}"
+        path = os.path.expanduser(named)  # noqa: PTH111  # Path's fails where nobody has a home, as in some containers
         parser = configparser.RawConfigParser(strict=False)
         try:
             parser.read(path, encoding="utf-8")
