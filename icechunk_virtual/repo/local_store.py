@@ -42,8 +42,6 @@ R = TypeVar("R")
 
 _INLINE_BYTES = 256 * 1024
 """Larger reads and writes always go to a thread."""
-_FEW_FILES = 16
-"""More are made durable in several threads."""
 _SYNC_BATCHES = 8
 """Threads that make many files durable."""
 _MAJORITY = 4
@@ -234,37 +232,44 @@ class LocalStore:
     async def put_if_match(  # noqa: D102  # Protocol
         self, key: str, data: bytes, version: Version, *, after: Collection[str] = ()
     ) -> Version:
-        if len(after) > _FEW_FILES:
-            await self.sync(after)
-            after = ()
-        return await asyncio.to_thread(self._put_if_match, key, data, version, after)
+        temporary = await asyncio.to_thread(self._begin_to_replace, key, data, version, len(after))
+        if temporary is not None:
+            try:
+                await self._sync_each(after, temporary)
+                await asyncio.to_thread(self._replace, key, temporary, version)
+            except BaseException:
+                files.discard(temporary)
+                raise
+        return Version(_etag(data))
 
-    def _put_if_match(self, key: str, data: bytes, version: Version, after: Collection[str]) -> Version:
+    def _begin_to_replace(self, key: str, data: bytes, version: Version, more: int) -> str | None:
+        """Write what is to replace an object; and replace it, if everything can be made durable in one go.
+
+        Returns
+        -------
+        str or None
+            Where it is, if it and the `more` files before it have to be made durable one by one.
+        """
         path = self._path(key)
         with _gone_is_changed(key):
             _compare(path, key, version)  # whoever is late anyway need not wait for the disk
             temporary = files.write_temporary(path, data, file_sync.leave_alone)
         try:
-            self._sync_with(after, key, temporary)
-            with _gone_is_changed(key), locked(os.path.dirname(path)):
-                _compare(path, key, version)
-                files.replace(temporary, path)
+            with translating(key):
+                if not file_sync.sync_file_system(self._root, more + 1):
+                    return temporary
+            self._replace(key, temporary, version)
         except BaseException:
             files.discard(temporary)
             raise
-        self._settle(path, key)
-        return Version(_etag(data))
+        return None
 
-    def _sync_with(self, keys: Collection[str], key: str, temporary: str) -> None:
-        """Make files durable, and with them what will replace `key`."""
-        with translating(key):
-            if file_sync.sync_file_system(self._root, len(keys) + 1):
-                return
-            file_sync.sync_file(temporary)
-        self._sync_files(keys)
-        for directory in self._by_directory(keys):
-            with translating(directory):
-                file_sync.sync_directory(directory)
+    def _replace(self, key: str, temporary: str, version: Version) -> None:
+        path = self._path(key)
+        with _gone_is_changed(key), locked(os.path.dirname(path)):
+            _compare(path, key, version)
+            files.replace(temporary, path)
+        self._settle(path, key)
 
     @staticmethod
     def _settle(path: str, key: str) -> None:
@@ -287,20 +292,25 @@ class LocalStore:
 
     async def sync(self, keys: Iterable[str]) -> None:  # noqa: D102  # Protocol
         keys = tuple(keys)
-        groups = self._by_directory(keys)
         with translating(self._root):
             if not keys or await asyncio.to_thread(file_sync.sync_file_system, self._root, len(keys)):
                 return
-            batches = (keys[i::_SYNC_BATCHES] for i in range(min(_SYNC_BATCHES, len(keys))))
-            await asyncio.gather(  # names and contents at once: nobody looks for these objects before this returns
-                *(asyncio.to_thread(self._sync_files, batch) for batch in batches),
-                *(asyncio.to_thread(file_sync.sync_directory, directory) for directory in groups),
-            )
+        await self._sync_each(keys)
 
-    def _sync_files(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            with translating(key):
-                file_sync.sync_file(self._path(key))
+    async def _sync_each(self, keys: Collection[str], *paths: str) -> None:
+        """Names and contents at once: nobody looks for these objects before this returns. `paths`: contents only."""
+        groups = self._by_directory(keys)
+        paths += tuple(path for group in groups.values() for path in group.values())
+        batches = (paths[i::_SYNC_BATCHES] for i in range(min(_SYNC_BATCHES, len(paths))))
+        await asyncio.gather(
+            *(asyncio.to_thread(self._sync_all, file_sync.sync_file, batch) for batch in batches),
+            *(asyncio.to_thread(self._sync_all, file_sync.sync_directory, [directory]) for directory in groups),
+        )
+
+    def _sync_all(self, sync: Callable[[str], None], paths: Iterable[str]) -> None:
+        for path in paths:
+            with translating(path.removeprefix(f"{self._root}/")):
+                sync(path)
 
     def _by_directory(self, keys: Iterable[str]) -> dict[str, dict[str, str]]:
         """Path of each key, by the directory it is in."""

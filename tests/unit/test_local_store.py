@@ -433,6 +433,46 @@ def test_chunks_are_synced_when_asked(
 
 
 @linux
+@pytest.mark.parametrize("unwritten", [0, 2**40])
+def test_what_a_reference_leads_to_is_durable_first(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unwritten: int
+) -> None:
+    """Contents and names, the new reference included; then the reference takes its place, and that is durable too."""
+    names = ["chunks/1", "manifests/2", "snapshots/3"]
+    for name in names:
+        run(store.put(name, b"1", durable=False))
+    version = run(store.put_new("refs/k", b"old"))
+    events: list[str] = []
+
+    def noting(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(path: str, *more: Any) -> Any:
+            events.append(f"{name} {Path(path).relative_to(tmp_path / 'repo')}".partition("#")[0])
+            return real(path, *more)
+
+        monkeypatch.setattr(module, name, call)
+
+    monkeypatch.setattr(file_sync, "_unwritten_bytes", lambda: unwritten)
+    for name in ("sync_file", "sync_directory", "sync_file_system"):
+        noting(file_sync, name)
+    noting(files, "replace")
+    run(store.put_if_match("refs/k", b"new", version, after=names))
+    assert run(store.get("refs/k")) == b"new"
+    everything = {f"sync_file {name}" for name in [*names, "refs/k"]}
+    for folder in ("chunks", "manifests", "snapshots"):
+        everything |= {f"sync_directory {folder}", f"sync_file {folder}"}  # the one calls the other
+    replaced = events.index("replace refs/k")
+    assert set(events[1:replaced]) == (everything if unwritten else set())
+    assert events[0] == "sync_file_system ."
+    assert events[replaced + 1 :] == ["sync_directory refs", "sync_file refs"]
+    with pytest.raises(PreconditionFailed):
+        run(store.put_if_match("refs/k", b"late", version, after=names))
+    assert len(events) == replaced + 3, "whoever is late does not wait for the disk"
+    assert [path.name for path in (tmp_path / "repo/refs").iterdir()] == ["k"]
+
+
+@linux
 def test_many_chunks_are_synced_at_once_when_little_else_is_unwritten(
     store: LocalStore, synced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
