@@ -25,11 +25,12 @@ demo: $(READY)  ## write a small archive, scan it into a repository, read it bac
 test: $(READY)  ## all tests but the slow ones and those that need a network; ARGS goes to pytest
 	$(BIN)/python -m pytest -q -m 'not network and not slow' $(ARGS)
 
+# numcodecs is not ours to promise: later releases warn at every import about a package that old releases of zarr need.
 oldest:  ## the tests with the oldest releases of everything that pyproject.toml promises; ARGS goes to pytest
 	$(PYTHON) tools/environment.py $(OLDEST)
-	$(PYTHON) tools/environment.py $(OLDEST) $$($(OLDEST)/bin/python tools/oldest.py all) --editable '.[all,test]'
-	PYTHONWARNINGS='ignore:crc32c usage is deprecated' $(OLDEST)/bin/python -m pytest -q \
-		-m 'not network and not slow' -W 'ignore:numpy.ndarray size changed' $(ARGS)
+	$(PYTHON) tools/environment.py $(OLDEST) \
+		$$($(OLDEST)/bin/python tools/oldest.py all) 'numcodecs<0.16.4' --editable '.[all,test]'
+	$(OLDEST)/bin/python -m pytest -q -m 'not network and not slow' -W 'ignore:numpy.ndarray size changed' $(ARGS)
 
 slow: $(READY)  ## the long runs: more random histories, a real dask cluster; ARGS goes to pytest
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
