@@ -19,7 +19,9 @@ HERE = Path(__file__).parent
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="which ones, e.g. refs; all by default")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each side that count (default 5)")
+    parser.add_argument(
+        "--repeats", type=int, help="runs of each side that count (default: what the benchmark says, or 5)"
+    )
     parser.add_argument("--json", type=Path, default=HERE / "results" / "latest.json", help="where the numbers go")
     parser.add_argument("--list", action="store_true", help="only say which there are")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a goal is missed")
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     return int(options.check and any(result.met is False for result in results))
 
 
-def measure(bench: Pair | Figure, repeats: int) -> Result:
+def measure(bench: Pair | Figure, repeats: int | None) -> Result:
     return run_pair(bench, repeats) if isinstance(bench, Pair) else run_figure(bench)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+REPEATS = 5
 PEERS = ("icechunk", "zarr", "numpy", "obstore", "h5py", "xarray")
 
 
@@ -92,11 +93,14 @@ class Result:
     met: bool | None = None
 
 
-def run_pair(pair: Pair, repeats: int, *, clock: Callable[[], float] | None = None) -> Result:
-    """Time both in turns; the first run of each is a warm-up and does not count."""
+def run_pair(pair: Pair, repeats: int | None = None, *, clock: Callable[[], float] | None = None) -> Result:
+    """Time both in turns; the first run of each is a warm-up and does not count.
+
+    `repeats` goes before what the pair says, and that before `REPEATS`.
+    """
     ours: list[float] = []
     theirs: list[float] = []
-    repeats = pair.repeats or repeats
+    repeats = repeats or pair.repeats or REPEATS
     for turn in range(repeats + 1):
         order = [(pair.ours, ours), (pair.theirs, theirs)]
         for run, times in order if turn % 2 else reversed(order):

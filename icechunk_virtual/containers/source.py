@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import abc
 import bisect
-import glob
 import io
 import os
 import re
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +26,8 @@ from icechunk_virtual.containers.url import check_location, file_url, local_path
 from icechunk_virtual.errors import InvalidLocation, MalformedSource, MissingDependency, ScanError
 from icechunk_virtual.model.locations import Locations
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|file:/", re.IGNORECASE)
-_CHAINED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|file:/", re.IGNORECASE)
+CHAINED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::")
 _MERGE_GAP = 64 * 1024  # bytes between two remote ranges that are cheaper to fetch than another request
 _BLOCK = 1 << 20  # as_file() of remote sources reads blocks of this size ...
 _BLOCKS = 32  # ... and keeps this many
@@ -253,60 +252,13 @@ def open_source(
     if isinstance(url_or_path, Source):
         return url_or_path
     text = os.fspath(url_or_path)
-    if isinstance(url_or_path, str) and _CHAINED.match(text):
+    if isinstance(url_or_path, str) and CHAINED_URL.match(text):
         raise ScanError(f"`{text}` is a chain of URLs, which no virtual chunk can point into.", source=text)
-    if not (isinstance(url_or_path, str) and _URL.match(text)):
+    if not (isinstance(url_or_path, str) and URL.match(text)):
         return LocalSource(text)
     if text[:5].lower() == "file:":
-        return LocalSource(_path_of(text))
+        return LocalSource(path_of(text))
     return RemoteSource(text, storage_options)
-
-
-def expand(
-    patterns: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    *,
-    accept: Callable[[str], bool] | None = None,
-) -> list[str]:
-    """The URLs of the files that a user names.
-
-    Parameters
-    ----------
-    patterns
-        Files, globs (``**`` for any depth), directories (all files below, hidden ones left out) and URLs. Remote
-        URLs are taken as they are.
-    accept
-        Keep a file found *inside a directory* only if this says so of its name.
-
-    Returns
-    -------
-    list of str
-        In the order of the patterns, within a pattern in natural order (2 before 10), each file once.
-
-    Raises
-    ------
-    ScanError
-        A pattern that finds nothing.
-    """
-    if isinstance(patterns, (str, os.PathLike)):
-        patterns = [patterns]
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        text = os.fspath(pattern)
-        is_url = isinstance(pattern, str) and (_URL.match(text) or _CHAINED.match(text))
-        if is_url and text[:5].lower() != "file:":
-            found[text] = None
-            continue
-        paths = _expand_local(_path_of(text) if is_url else text, accept)
-        if not paths:
-            raise ScanError(_nothing_at(text), source=text)
-        found.update((file_url(path), None) for path in sorted(paths, key=natural_key))
-    return list(found)
-
-
-def natural_key(text: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """Sort key that puts ``f2`` before ``f10``."""
-    parts = re.split(r"([0-9]+)", text)
-    return tuple((1, int(p), "") if p.isascii() and p.isdigit() else (0, 0, p) for p in parts), text
 
 
 def file_etag(status: os.stat_result) -> str:
@@ -373,7 +325,8 @@ def _pread(fd: int, length: int, offset: int) -> bytes:
         return os.read(fd, length)
 
 
-def _path_of(url: str) -> str:
+def path_of(url: str) -> str:
+    """The local path of a ``file:`` URL; `ScanError` if it has none."""
     try:
         return local_path(check_location(url))
     except InvalidLocation as error:
@@ -413,29 +366,6 @@ def _seconds(moment: object) -> int | None:
         return None
     seconds = -int(-moment // 1)
     return seconds if 0 < seconds <= _U32_MAX else None
-
-
-def _nothing_at(text: str) -> str:
-    if Path(text).is_dir():
-        return f"there is no file to scan in the folder `{text}`. Name another one."
-    return f"no file matches `{text}`. Check the name, and that globs are quoted."
-
-
-def _expand_local(path: str, accept: Callable[[str], bool] | None) -> list[str]:
-    names = [path] if os.path.lexists(path) else glob.glob(path, recursive=True)  # noqa: PTH207 - absolute patterns
-    files: list[str] = []
-    for name in names:
-        files += _files_below(name, accept) if Path(name).is_dir() else [name]
-    return files
-
-
-def _files_below(directory: str, accept: Callable[[str], bool] | None) -> list[str]:
-    files = []
-    for folder, subfolders, names in os.walk(directory):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        wanted = (name for name in names if not name.startswith(".") and (accept is None or accept(name)))
-        files += [str(path) for path in (Path(folder, name) for name in wanted) if path.is_file()]
-    return files
 
 
 class _Blocks:

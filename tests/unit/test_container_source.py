@@ -16,7 +16,8 @@ import fsspec
 import pytest
 
 from icechunk_virtual.containers import source as source_module
-from icechunk_virtual.containers.source import LocalSource, RemoteSource, expand, open_source
+from icechunk_virtual.containers.expand import expand
+from icechunk_virtual.containers.source import LocalSource, RemoteSource, open_source
 from icechunk_virtual.containers.url import file_url
 from icechunk_virtual.errors import MalformedSource, MissingDependency, ScanError
 
