@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 
 import icechunk_virtual as ours
 from bench.__main__ import main as bench
+from icechunk_virtual.cli import main as program
 from icechunk_virtual.errors import FormatError
 from tests.support.engines import get, keys_of, picture, put, refs_of
 from tests.support.hierarchies import GROUP, array_document
@@ -37,18 +37,29 @@ def run_program(*command: str, home: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, where the program finds its file of aliases too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="where the original keeps its file on Linux")
-def test_F115_command_line_beside_that_of_the_original(tmp_path: Path) -> None:
-    def succeeds(*command: str) -> str:
-        code, out, err = run_program(*command, home=tmp_path)
+def test_F115_command_line_beside_that_of_the_original(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def mine(*arguments: str) -> str:
+        assert program(arguments) == 0
+        return capsys.readouterr().out
+
+    def theirs(*arguments: str) -> str:
+        code, out, err = run_program("icechunk", *arguments, home=home)
         assert (code, err) == (0, "")
         return out
 
-    mine, theirs = partial(succeeds, "icechunk-virtual"), partial(succeeds, "icechunk")
     mine("alias", "add", "loc", "r")
     assert "loc: !LocalFileSystem" in theirs("config", "list")
     theirs("repo", "create", "loc")
-    repo = ours.Repository.open(ours.local_filesystem_storage(tmp_path / "r"))
+    repo = ours.Repository.open(ours.local_filesystem_storage(home / "r"))
     for i in range(3):
         session = repo.writable_session("main")
         put(session.store, "zarr.json", GROUP.replace(b"{}", b'{"i":%d}' % i))
@@ -56,23 +67,24 @@ def test_F115_command_line_beside_that_of_the_original(tmp_path: Path) -> None:
     listed = re.findall(r"id: ([0-9A-Z]{20})", theirs("snapshot", "list", "loc", "-n", "2"))
     shown = json.loads(mine("log", "loc", "-n", "2", "--json"))["snapshots"]
     assert [snapshot["id"] for snapshot in shown] == listed[:2]
-    assert str(tmp_path / "r") in mine("alias", "list")
+    assert str(home / "r") in mine("alias", "list")
 
 
-@pytest.mark.parametrize("program", ["icechunk-virtual", "icechunk"])
-def test_F115_exit_codes(program: str, tmp_path: Path) -> None:
-    code, out, _ = run_program(program, "--help", home=tmp_path)
-    assert code == 0
-    assert "config" in out
-    for wrong in ((), ("nonsense",)):
-        code, out, err = run_program(program, *wrong, home=tmp_path)
-        assert (code, out) == (2, "")
-        assert err
-    failing = ("snapshot", "list", "nowhere") if program == "icechunk" else ("log", "nowhere")
-    code, out, err = run_program(program, *failing, home=tmp_path)
-    assert (code, out) == (1, "")
-    assert err.count("\n") == 1
+def test_F115_exit_codes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the original: 0, 1 for a failure, 2 for what the command line cannot mean."""
+    theirs = [["--help"], [], ["nonsense"], ["snapshot", "list", "nowhere"]]
+    codes = [run_program("icechunk", *arguments, home=home)[0] for arguments in theirs]
+    assert codes == [program(arguments) for arguments in (["--help"], [], ["nonsense"], ["log", "nowhere"])]
+    assert codes == [0, 2, 2, 1]
+    out, err = capsys.readouterr()
+    assert "commands:" in out
+    assert err.splitlines()[-1].startswith("icechunk-virtual: there is no repository at nowhere")
     assert "Traceback" not in err
+
+
+def test_F115_the_program_is_installed(home: Path) -> None:
+    code, out, err = run_program("icechunk-virtual", "--version", home=home)
+    assert (code, out, err) == (0, f"icechunk-virtual {ours.__version__}\n", "")
 
 
 def test_F116_import_star() -> None:
