@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from icechunk_virtual.repo import refs
 from tests.support.faulty import WRITES, Script, faulty
 from tests.support.hierarchies import PROTOTYPE, array_document, group_document, new_repository, put
 
+TICK = 0.01
+"""Seconds. Files have the time of the clock's last tick."""
 Async = Callable[[Repository, Session], Awaitable[Any]]
 
 
@@ -168,6 +170,10 @@ FIRST = "1CECHNKREP0F1RSTCMT0"
 DETECTOR = ic.ConflictDetector()
 
 
+def tomorrow() -> datetime:
+    return datetime.now(UTC) + timedelta(days=1)
+
+
 async def tidy(repo: Repository, session: Session) -> None:
     moment = datetime.now(UTC)
     await repo.expire_snapshots_async(moment, delete_expired_branches=True, delete_expired_tags=True)
@@ -185,7 +191,7 @@ OPERATIONS: dict[str, Operation] = {
     "create tag": Operation(lambda repo, s: repo.create_tag_async("new", s.snapshot_id), moved("tag new")),
     "delete tag": Operation(lambda repo, s: repo.delete_tag_async("v1"), moved("tag v1"), shortens=True),
     "expire": Operation(tidy, shortens=True),
-    "collect garbage": Operation(lambda repo, s: repo.garbage_collect_async(datetime.now(UTC)), shortens=True),
+    "collect garbage": Operation(lambda repo, s: repo.garbage_collect_async(tomorrow()), shortens=True),
 }
 
 
@@ -193,6 +199,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def other_commit(storage: Storage, since: datetime) -> None:
+    time.sleep(TICK)
     change(Repository.open(storage), "b/c/1", b"by others" * 20)
 
 
@@ -252,7 +259,7 @@ def test_every_call(fresh: dict[str, Callable[[], Storage]], where: str, name: s
         plain, script = fresh[where](), Script()
         repo = Repository.open(faulty(plain, script))
         since = datetime.now(UTC)
-        time.sleep(0.01)  # files that are written now have the time of the clock's last tick
+        time.sleep(TICK)
         session = repo.writable_session("main")
         put(session.store, "a/c/3", b"3" * 300)
         put(session.store, "b/c/2", b"small")
