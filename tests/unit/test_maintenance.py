@@ -149,6 +149,33 @@ def test_objects_written_meanwhile_survive_a_moment_in_the_future(repo: ic.Repos
     assert read(repo, snapshot_id=id)[0][0] == 9
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_as_old_as_the_moment_is_not_older(repo: ic.Repository, root: Path, kind: str) -> None:
+    """To the microsecond, for objects of every kind."""
+    kept = names(root)
+    id = garbage(repo)
+    before = names(root)
+    long_ago(root)
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+    (name,) = before[kind] - kept[kind]
+    nanoseconds = round((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1000
+    os.utime(root / kind / name, ns=(nanoseconds, nanoseconds))
+    past = time.time() - 900 * 86400
+    for other in KINDS:
+        for path in (root / other).iterdir():
+            if path.name != name or other != kind:
+                os.utime(path, (past, past))
+    repo.garbage_collect(moment)
+    left = names(root)
+    assert name in left[kind]
+    if kind == "snapshots":  # and so does what it leads to
+        assert read(repo, snapshot_id=id)[0][0] == 9
+    else:
+        assert left == kept | {kind: kept[kind] | {name}}
+    repo.garbage_collect(moment + timedelta(microseconds=1))
+    assert names(root) == kept
+
+
 def test_strangers_are_left_alone(repo: ic.Repository, root: Path) -> None:
     strangers = ["chunks/README", "manifests/" + "0" * 19, "snapshots/" + "u" * 20, "chunks/" + "0" * 19 + "Z"]
     strangers += ["chunks/é" + "0" * 19, "other/x", "refs/branch.main/x", "chunks/sub/00000000000000000000"]
