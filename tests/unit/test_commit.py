@@ -12,9 +12,14 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 
 from icechunk_virtual import (
+    CachingConfig,
     ConflictDetector,
     ConflictError,
     IcechunkError,
+    ManifestConfig,
+    ManifestSplitCondition,
+    ManifestSplitDimCondition,
+    ManifestSplittingConfig,
     Repository,
     RepositoryConfig,
     Storage,
@@ -22,7 +27,7 @@ from icechunk_virtual import (
     local_filesystem_storage,
 )
 from icechunk_virtual.model.chunk_refs import ChunkRefs
-from icechunk_virtual.model.ids import ManifestId, NodeId, SnapshotId, encode_id
+from icechunk_virtual.model.ids import ManifestId, NodeId, SnapshotId, decode_id, encode_id
 from icechunk_virtual.model.nodes import ArrayNode, GroupNode, ManifestRef
 from icechunk_virtual.model.world import World
 from icechunk_virtual.repo import commit
@@ -327,3 +332,61 @@ def test_changes_that_others_made_first_are_still_a_commit() -> None:
         other.commit("others")
         session.rebase(ConflictDetector())
     assert session.commit("agreed") == repo.lookup_branch("main")
+
+
+def everything_of(assets: Assets, id: SnapshotId) -> Any:
+    """Nodes, references and changes of a version, as plain values."""
+    snapshot = asyncio.run(assets.fetch_snapshot(id))
+    log = asyncio.run(assets.fetch_transaction_log(id))
+    nodes, chunks = {}, {}
+    for path in sorted(node.path for node in snapshot.nodes()):
+        node = snapshot.find(path)
+        assert node is not None
+        refs = node.manifests if isinstance(node, ArrayNode) else ()
+        layout = node.layout if isinstance(node, ArrayNode) else None
+        nodes[path] = type(node), node.id, node.document, layout, set(refs)
+        for ref in refs:
+            found = asyncio.run(assets.fetch_manifest(ref.id)).refs(node.id)
+            assert found is not None
+            chunks[path, ref.id] = [(row.tolist(), found.row(i)) for i, row in enumerate(found.coords)]
+    updated = {node: coords.tolist() for node, coords in log.updated_chunks.items()}
+    groups = [getattr(log, f"{what}_{kind}") for what in ("new", "deleted", "updated") for kind in ("groups", "arrays")]
+    head = snapshot.id, snapshot.parent_id, snapshot.flushed_at_us, snapshot.message, snapshot.metadata
+    return head, nodes, snapshot.manifest_files, chunks, groups, updated
+
+
+def test_what_commits_keep_in_memory_is_what_they_wrote() -> None:
+    """Their files need not be read back: fresh eyes see the same."""
+    splitting = ManifestSplittingConfig.from_dict(
+        {ManifestSplitCondition.AnyArray(): {ManifestSplitDimCondition.Any(): 2}}
+    )
+    storage = in_memory_storage()
+    caching = CachingConfig(num_transaction_changes=1000)
+    repo = Repository.create(
+        storage,
+        RepositoryConfig(inline_chunk_threshold_bytes=8, caching=caching, manifest=ManifestConfig(splitting=splitting)),
+    )
+    random = np.random.default_rng(1)
+    for number in range(25):
+        session = repo.writable_session("main")
+        group = zarr.open_group(session.store, mode="a")
+        name = f"a{random.integers(3)}"
+        if name not in group:
+            names = [None, ["x"], [None]][number % 3]
+            group.create_array(
+                name, shape=(8,), chunks=(1 + number % 2,), dtype="i8", compressors=None, dimension_names=names
+            )
+        elif random.random() < 0.1:
+            del group[name]
+            group.create_array(name, shape=(6,), chunks=(2,), dtype="i8", compressors=None)
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        if random.random() < 0.2:
+            array.resize((int(random.integers(4, 12)),))
+        if random.random() < 0.2:
+            group.attrs["number"] = number
+        for at in random.integers(array.shape[0], size=int(random.integers(5))):
+            array[at] = 0 if random.random() < 0.2 else number
+        array.attrs["number"] = number
+        id = SnapshotId(decode_id(session.commit(f"{number}", metadata={"number": number})))
+        assert everything_of(repo._opened.assets, id) == everything_of(Repository.open(storage)._opened.assets, id)
