@@ -273,9 +273,10 @@ async def _write_manifests(ws: Workspace, *, rewrite_all: bool) -> dict[str, tup
 def _arrays_to_write(ws: Workspace, *, rewrite_all: bool) -> Iterable[ArrayNode]:
     if rewrite_all:
         return [node for node in tree.walk(ws) if isinstance(node, ArrayNode)]
-    paths = {*ws.changes.edited_arrays(), *ws.changes.updated, *ws.changes.new}
-    nodes = (tree.get_node(ws, path) for path in sorted(paths))
-    return [node for node in nodes if isinstance(node, ArrayNode)]
+    nodes = (*ws.changes.updated.values(), *ws.changes.new.values())
+    arrays = {node.path: node for node in nodes if isinstance(node, ArrayNode)}
+    arrays.update((path, tree.get_array(ws, path)) for path in ws.changes.edited_arrays())
+    return [arrays[path] for path in sorted(arrays)]
 
 
 def _boxes_of(ws: Workspace, node: ArrayNode, added: int, *, rewrite_all: bool) -> Boxes:
@@ -375,10 +376,9 @@ def overlay_nodes(
     changes: ChangeSet, manifests: Mapping[str, tuple[ManifestRef, ...]], ws: Workspace
 ) -> dict[str, Node | None]:
     """What the snapshot has to say differently from its base: path to node, ``None`` where it is gone."""
-    changed: dict[str, Node | None] = dict.fromkeys(changes.deleted)
-    for path in {*changes.updated, *changes.new, *manifests}:
-        node = tree.get_node(ws, path)
-        changed[path] = replace(node, manifests=manifests[path]) if isinstance(node, ArrayNode) else node
+    changed: dict[str, Node | None] = {**dict.fromkeys(changes.deleted), **changes.updated, **changes.new}
+    for path, refs_of_path in manifests.items():
+        changed[path] = replace(tree.get_array(ws, path), manifests=refs_of_path)
     return changed
 
 

@@ -103,14 +103,17 @@ def encode_changed_snapshot(
     pieces: list[bytes | memoryview] = []
     sizes: list[NDArray[np.int64]] = []
     new: list[int] = []  # sizes of the blobs since the last run of copied ones
-    copied = 0
+    copied, following = 0, base.path_at(0)
     for path in [*order, None]:  # a step per changed node
-        row, found = (base.num_nodes, False) if path is None else base.find_row(path)
+        row, found = (copied, False) if path is not None else (base.num_nodes, False)
+        if path is not None and following is not None and path.encode("utf-8") >= following:
+            row, found = base.find_row(path)
         if row > copied:
             pieces.append(base.blob_bytes(copied, row))
             sizes += [np.array(new, np.int64), np.diff(bounds[copied : row + 1])]
             new = []
-        copied = row + found
+        if row + found > copied:
+            copied, following = row + found, base.path_at(row + found)
         node = None if path is None else changed[path]
         if node is not None:
             blob = encode_node(node)

@@ -13,6 +13,7 @@ over the blobs of unchanged nodes as they are. A blob, starting and ending at mu
 
 from __future__ import annotations
 
+import functools
 import struct
 
 from icechunk_virtual.errors import InvalidMetadata
@@ -42,7 +43,8 @@ _NO_NAME_VTABLE = struct.pack("<2H", 4, 4)
 _HEAD = struct.Struct("<II 14s2x i8sIIBxxxI")  # mark and size, vtable, table
 _GROUP_HEAD = struct.Struct("<II 14s2x i8sIIBxxxI 4sii")  # and the data of a group: vtable, table; the path's length
 _TO_GROUP_PATH = _GROUP_HEAD.size - 4 - (NODE_AT + 12)
-_ZEROS = tuple(map(bytes, range(8)))
+_ID_AT = NODE_AT + 4
+_REMEMBERED_BYTES = 4096
 _U32 = struct.Struct("<I")
 _MANIFEST = struct.Struct("<i12sI")
 
@@ -95,17 +97,25 @@ def encode_node(node: Node) -> bytes:
 
 
 def _encode_group(node: GroupNode) -> bytes:
-    """In one step: there may be very many, and all distances follow from two lengths."""
-    path, document = node.path.encode("utf-8"), node.document
-    gap = 4 - len(path) % 4  # a string ends with a zero
-    document_at = _GROUP_HEAD.size + len(path) + gap
+    path = node.path.encode("utf-8")
+    frame = _group_frame if len(node.document) <= _REMEMBERED_BYTES else _group_frame.__wrapped__
+    before, between, behind = frame(len(path), node.document)
+    return b"".join((before, node.id, between, path, behind))
+
+
+@functools.lru_cache(maxsize=256)
+def _group_frame(path_length: int, document: bytes) -> tuple[bytes, bytes, bytes]:
+    """The bytes of a group's blob around its id and its path: alike for very many groups, or quickly made."""
+    gap = 4 - path_length % 4  # a string ends with a zero
+    document_at = _GROUP_HEAD.size + path_length + gap
     end = document_at + 4 + len(document)
     size = end + -end % 8
-    distance = document_at - NODE_AT - 16
     head = _GROUP_HEAD.pack(
-        BLOB_MARK, size, _NODE_VTABLE, 16, node.id, _TO_GROUP_PATH, distance, _GROUP, 8, _GROUP_VTABLE, 4, len(path)
+        *(BLOB_MARK, size, _NODE_VTABLE, 16, bytes(NODE_ID_SIZE), _TO_GROUP_PATH, document_at - NODE_AT - 16),
+        *(_GROUP, 8, _GROUP_VTABLE, 4, path_length),
     )
-    return b"".join((head, path, _ZEROS[gap], _U32.pack(len(document)), document, _ZEROS[size - end]))
+    behind = bytes(gap) + _U32.pack(len(document)) + document + bytes(size - end)
+    return head[:_ID_AT], head[_ID_AT + NODE_ID_SIZE :], behind
 
 
 def _append_array(blob: _Blob, node: ArrayNode) -> None:

@@ -128,6 +128,10 @@ class Snapshot:
                 high = middle
         return low
 
+    def path_at(self, row: int) -> bytes | None:
+        """UTF-8 bytes of the path of a row's node; ``None`` behind the last row."""
+        return self._path(row) if row < self.num_nodes else None
+
     def find_row(self, path: str) -> tuple[int, bool]:
         """Where a path is or would be among the nodes, and whether it is there."""
         encoded = _encoded(path)
