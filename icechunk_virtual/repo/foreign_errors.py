@@ -29,6 +29,10 @@ _CHANGED = "object store error Request precondition failure for path {key}: {cau
 _FULL = "object store error: no space left for {key}: {cause}. Free some space and try again; nothing was written."
 _NAME = "object store error: the store cannot hold a name like {key}: {cause}. Choose a shorter or plainer name."
 _NO_BUCKET = "object store error: {key}: the bucket or container does not exist: {cause}"
+_NO_CREDENTIALS = (
+    "object store error: {key}: there are no credentials: none were given, and neither the environment nor this machine "
+    "has any ({cause}). For public data ask anonymously."
+)
 _REFUSED = "object store error: {key}: the server refused the request: {cause}"
 _TRANSIENT = "object store error: {key}: {cause}. This may work when tried again."
 _OTHER = "object store error: {key}: {cause}"
@@ -66,8 +70,11 @@ _BY_ERRNO: dict[int, Translation] = {
     errno.ENFILE: (TransientStorageError, _TRANSIENT),
 }
 
+_NO_KEYS: Translation = (PermissionDenied, _NO_CREDENTIALS)
 _MISSING_BUCKET = re.compile("<Code>(NoSuchBucket|ContainerNotFound)</Code>")
 _BY_STATUS: tuple[tuple[re.Pattern[str], Translation], ...] = (  # the others may go away by themselves
+    # Where credentials are looked for last: at a service that machines of the clouds have.
+    (re.compile(r"//(169\.254\.|metadata(\.google\.internal)?[/:])|Missing (AccessKey|SecretAccessKey)"), _NO_KEYS),
     (re.compile(r"status code: 40[13]\b"), (PermissionDenied, _DENIED)),
     (re.compile("incorrectly configured region"), (StorageError, _REFUSED)),
     (re.compile(r"status code: (3\d\d|4(?!08|09|25|29)\d\d|501)"), (StorageError, _REFUSED)),

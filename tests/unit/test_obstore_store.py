@@ -106,6 +106,9 @@ def test_a_body_that_is_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
         (foreign.GenericError("x status code: 404 Not Found: <Code>NoSuchBucket</Code>"), StorageError),
         (FileNotFoundError("x status code: 404 Not Found: <Code>NoSuchBucket</Code>"), StorageError),
         (FileNotFoundError("x status code: 404 Not Found: <Code>NoSuchKey</Code>"), ObjectNotFound),
+        (foreign.GenericError("x performing PUT http://169.254.169.254/latest/api/token in 2s - x"), PermissionDenied),
+        (foreign.GenericError("x GET http://metadata.google.internal/computeMetadata/v1/x"), PermissionDenied),
+        (foreign.GenericError("x: Missing SecretAccessKey"), PermissionDenied),
         (foreign.NotSupportedError("x"), StorageError),
         (PermissionError(errno.EACCES, "x"), PermissionDenied),
         (OSError(errno.EROFS, "x"), PermissionDenied),
@@ -122,6 +125,11 @@ def test_translation(error: Exception, ours: type[StorageError]) -> None:
     assert type(translated) is ours
     assert translated.key == "some/key"  # type: ignore[attr-defined]
     assert "some/key" in str(translated)
+
+
+def test_missing_credentials_are_called_so() -> None:
+    error = foreign.GenericError("Error performing PUT http://169.254.169.254/latest/api/token in 2s")
+    assert "there are no credentials" in str(translate(error, "k"))
 
 
 def test_the_library_s_debug_text_is_left_out() -> None:
