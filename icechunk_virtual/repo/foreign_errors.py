@@ -30,8 +30,8 @@ _FULL = "object store error: no space left for {key}: {cause}. Free some space a
 _NAME = "object store error: the store cannot hold a name like {key}: {cause}. Choose a shorter or plainer name."
 _NO_BUCKET = "object store error: {key}: the bucket or container does not exist: {cause}"
 _NO_CREDENTIALS = (
-    "object store error: {key}: there are no credentials: none were given, and neither the environment nor this machine "
-    "has any ({cause}). For public data ask anonymously."
+    "object store error: {key}: there are no credentials: none were given, and neither the environment nor this "
+    "machine has any ({cause}). For public data ask anonymously."
 )
 _REFUSED = "object store error: {key}: the server refused the request: {cause}"
 _TRANSIENT = "object store error: {key}: {cause}. This may work when tried again."
