@@ -15,6 +15,7 @@ from zarr.core.sync import sync
 
 import icechunk_virtual
 from tests.support.engines import (
+    DEVIATIONS,
     Engine,
     apart,
     changes,
@@ -29,6 +30,7 @@ from tests.support.engines import (
     put,
 )
 from tests.support.histories import STEPS, Run, Sources, array_document, changed, group_document, many_types, virtual
+from tests.support.source import ROOT
 
 icechunk: Any = pytest.importorskip("icechunk", reason="the judge, icechunk 1.x, is not installed")
 pytestmark = pytest.mark.compat
@@ -308,6 +310,13 @@ def test_deviation(tmp_path: Path, name: str) -> None:
     """The list of deviations is true: we do as it says, and the judge does not in the releases that it names."""
     ours, theirs = SHOWN[name](tmp_path)
     assert (ours != theirs) is deviates(name)
+
+
+def test_deviations_are_documented() -> None:
+    page = " ".join((ROOT / "docs" / "reference" / "differences.md").read_text(encoding="utf-8").split())
+    for deviation in DEVIATIONS.values():
+        assert deviation.text[1:] in page
+        assert all(f"{release}" in page for release in (deviation.since, deviation.until) if release is not None)
 
 
 def test_overlapping_manifests_of_the_original(tmp_path: Path) -> None:
