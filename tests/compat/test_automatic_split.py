@@ -112,6 +112,39 @@ def test_a_large_manifest_of_the_original_is_split_when_it_is_touched(tmp_path: 
     expect(tmp_path, values)
 
 
+def test_an_array_that_was_split_stays_split(tmp_path: Path) -> None:
+    """Also with few references left: otherwise it would flip between both states around the limit."""
+    repo = ours.Repository.create(ours.local_filesystem_storage(tmp_path))
+    values = np.arange(6 * 8).reshape(6, 8) + 1
+    write(repo, 6, values)
+    values[:, 1:] = 0  # the fill value: those chunks are deleted
+    session = repo.writable_session("main")
+    zarr.open_group(session.store, mode="a")["a"][:, 1:] = 0  # type: ignore[index]
+    snapshot = session.commit("few are left")
+    assert [(ref["extents"], ref["count"]) for ref in manifests(repo, snapshot, "a")] == [
+        ([[start, start + 2], [0, 1]], 2) for start in (0, 2, 4)
+    ]
+    expect(tmp_path, values)
+    gathered = repo.rewrite_manifests("anew", branch="main")
+    assert [ref["count"] for ref in manifests(repo, gathered, "a")] == [6], "what was decided is decided again"
+    expect(tmp_path, values)
+
+
+def test_the_axis_named_like_time_is_cut(tmp_path: Path) -> None:
+    repo = ours.Repository.create(ours.local_filesystem_storage(tmp_path))
+    session = repo.writable_session("main")
+    names = ["x", "valid_time"]
+    array = zarr.create_group(session.store).create_array(
+        "a", shape=(8, 6), chunks=(1, 1), dtype="i4", dimension_names=names
+    )
+    array[...] = 1
+    snapshot = session.commit("time comes last")
+    assert [ref["extents"] for ref in manifests(repo, snapshot, "a")] == [
+        [[0, 8], [start, start + 2]] for start in (0, 2, 4)
+    ]
+    expect(tmp_path, np.ones((8, 6)))
+
+
 def test_few_references_of_a_large_grid_stay_in_one_manifest(tmp_path: Path) -> None:
     repo = ours.Repository.create(ours.local_filesystem_storage(tmp_path))
     values = np.zeros((1000, 8), int)

@@ -175,6 +175,21 @@ def test_of_overlapping_manifests_the_first_counts_and_only_within_its_box() -> 
     assert [m.num_chunk_refs for m in repo.lookup_snapshot(repo.lookup_branch("main")).manifests] == [3]
 
 
+def test_manifests_held_in_memory_do_not_grow_with_what_was_overwritten() -> None:
+    repo, _ = repository_with_two_arrays()
+    for number in range(30):
+        session = repo.writable_session("main")
+        put(session.store, "a/c/0", bytes([number]) * 400)
+        session.commit("again")
+    node = session._workspace.snapshot.find("/a")
+    assert isinstance(node, ArrayNode)
+    manifest = repo._opened.assets.manifest_in_memory(node.manifests[0].id)
+    assert manifest is not None
+    refs = manifest.refs(node.id)
+    assert refs is not None
+    assert len(refs.heap) < 3 * 400
+
+
 def test_files_survive_a_power_cut_before_the_branch_moves(tmp_path: Path) -> None:
     """Chunks, manifests, snapshot and log are synced, all of them, and nothing that was there before."""
     script = Script()

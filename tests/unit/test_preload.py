@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import os
 import subprocess
 import sys
@@ -60,6 +61,24 @@ def test_nothing_is_started_without_manifests() -> None:
     repo = new_repository(config=EVERYTHING)
     opened = repo._opened
     assert preload.begin(opened.assets, opened.config, tip(repo)._workspace.snapshot) is None
+
+
+def test_a_failure_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    repo = new_repository()
+    session = writable(repo)
+    zarr.create_array(session.store, name="time", shape=(2,), chunks=(1,), dtype="i1")[:] = 1
+    session.commit("time")
+    script = Script()
+    nothing = RepositoryConfig(manifest=ManifestConfig(preload=ManifestPreloadConfig(max_total_refs=0)))
+    snapshot = tip(type(repo).open(repo.storage, nothing))._workspace.snapshot
+    opened = type(repo).open(faulty(repo.storage, script))._opened
+    script.restart(fail_at=1, times=100)
+    begun = preload.begin(opened.assets, opened.config, snapshot)
+    assert begun is not None
+    with caplog.at_level(logging.INFO, "icechunk_virtual.repo.preload"):
+        assert begun.result(10) is None
+    (record,) = (record for record in caplog.records if record.name.endswith("preload"))
+    assert "preloading manifests failed" in record.getMessage()
 
 
 def test_opening_does_not_wait_for_it() -> None:
