@@ -86,6 +86,18 @@ def test_an_array_of_another_rank_stays_empty() -> None:
     assert zarr.open_group(session.store, mode="r")["a"][:].tolist() == [-1] * 4
 
 
+def test_an_array_that_was_of_another_rank_for_a_while_stays_empty() -> None:
+    """Its chunks went with the first change; those of the new base are no reason to show them again."""
+
+    def mine(root: zarr.Group) -> None:
+        put(root.store, "a/zarr.json", array_document((4,), (1,)))
+        put(root.store, "a/zarr.json", array_document((4, 4), (1, 1)))
+
+    _, session, _ = race(OURS, pair(set_chunk("a", 0, 0), mine))
+    session.rebase(ic.ConflictDetector())
+    assert zarr.open_group(session.store, mode="r")["a"][...].tolist() == [[-1] * 4] * 4
+
+
 def test_chunks_given_up_leave_nothing_behind() -> None:
     """Others wrote our chunk, and then made an array of another rank at its path."""
     repo, session, _ = race(OURS, pair(set_chunk("a", 0, 0), set_chunk("a", 0, 0, value=8)))
