@@ -342,8 +342,11 @@ def container_of(prefix: str) -> VirtualChunkContainer:
             return VirtualChunkContainer(prefix, s3_store())
         case "gs" | "gcs":
             return VirtualChunkContainer(prefix, gcs_store())
-    raise ScanError(
-        f"files below {prefix} cannot be referenced yet: add a virtual chunk container for them to the repository's "
-        "configuration, which says how they are reached.",
-        source=prefix,
-    )
+        case "az" | "azure" | "abfs" | "tigris":
+            reason = (
+                "cannot be referenced yet: add a virtual chunk container for them to the repository's configuration, "
+                "which says how they are reached"
+            )
+        case _:
+            reason = f"cannot be referenced: there are no containers for {location.scheme}:// URLs. Copy or mount them"
+    raise ScanError(f"files below {prefix} {reason}.", source=prefix)

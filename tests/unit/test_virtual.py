@@ -176,7 +176,11 @@ def test_never_a_whole_file_system() -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "match"),
-    [("az://bucket/", "add a virtual chunk container"), ("file:///", "cannot be referenced.*must include a path")],
+    [
+        ("az://bucket/", "add a virtual chunk container"),
+        ("gopher://host/", "no containers for gopher:// URLs"),
+        ("file:///", "cannot be referenced.*must include a path"),
+    ],
 )
 def test_containers_that_cannot_be(prefix: str, match: str) -> None:
     with pytest.raises(ScanError, match=match):
