@@ -1,7 +1,8 @@
 """Every feature that leaves bytes on disk, in both directions.
 
 `FEATURES` lists them. Either library writes each, both show the same; the other goes on, tidies up, and again both show
-the same. Only then is a feature compatible.
+the same. Only then is a feature compatible. Besides: configurations with all kinds of stores (`test_config_compat`),
+arrays that are split without being told to (`test_automatic_split`), chunks of the wrong rank (`test_engine_ranks`).
 """
 
 from __future__ import annotations

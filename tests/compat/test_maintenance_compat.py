@@ -233,6 +233,17 @@ def picture_of(repo: Any, id: str) -> None:
             node[...]
 
 
+@pytest.mark.skipif(not hasattr(icechunk.Repository, "chunk_storage_stats"), reason="this icechunk has no such figures")
+def test_bytes_by_kind(copies: list[Path], sources: Sources) -> None:
+    for _ in range(2):
+        figures = [repo.chunk_storage_stats() for repo in open_all(copies, sources)]
+        ours, theirs = ((f.native_bytes, f.virtual_bytes, f.inlined_bytes, f.total_bytes()) for f in figures)
+        assert ours == theirs
+        assert all(ours)
+        for repo in open_all(copies, sources):
+            repo.garbage_collect(now())
+
+
 def test_storage_figures(written: tuple[Path, list[datetime]], copies: list[Path], sources: Sources) -> None:
     totals = [native_bytes(repo) for repo in open_all(copies, sources)]
     assert totals[0] == totals[1] > 0
