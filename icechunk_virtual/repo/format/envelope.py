@@ -10,11 +10,11 @@ import functools
 import importlib.metadata
 import io
 import struct
-import threading
 
 import zstandard
 
 from icechunk_virtual.errors import CorruptFile, UnsupportedFormat
+from icechunk_virtual.repo.compression import MAX_WINDOW, SMALL, decompressor, small_compressor
 
 MAGIC = "ICE🧊CHUNK".encode()
 SPEC_VERSION = 1
@@ -25,11 +25,9 @@ DEFAULT_LEVEL = 3
 
 _HEADER = struct.Struct("<12s24sBBB")  # magic, implementation name, version, file type, compression
 _SPACE = b" "
-_MAX_WINDOW = 2**27
 _FEED = 1 << 13  # compressed bytes per step when the size is unknown: at most 2**28 bytes come out of one step
 _PLAUSIBLE_RATIO = 1000  # beyond it a declared size is not believed before the bytes are seen
 _DOUBLE_FAST = (3, 4)  # levels whose search for long matches makes large manifests take longer and come out larger
-_SMALL = 1 << 16  # bytes; larger contents need so much working memory that it is not kept
 
 
 class FileType(enum.IntEnum):
@@ -43,17 +41,6 @@ class FileType(enum.IntEnum):
     def label(self) -> str:
         """The name in messages."""
         return self.name.lower().replace("_", " ")
-
-
-class _Tools(threading.local):
-    """What a thread compresses and decompresses with. Making them takes longer than the work on a small file."""
-
-    def __init__(self) -> None:
-        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
-        self.decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-
-
-_tools = _Tools()
 
 
 @functools.cache
@@ -77,12 +64,9 @@ def wrap(file_type: FileType, flatbuffer: bytes | bytearray | memoryview, *, lev
     name = client_name().encode("ascii", "replace")[:24].ljust(24, _SPACE)
     header = _HEADER.pack(MAGIC, name, SPEC_VERSION, file_type, ZSTD)
     level = min(level, zstandard.MAX_COMPRESSION_LEVEL)
-    if len(flatbuffer) > _SMALL:
+    if len(flatbuffer) > SMALL:
         return header + _large_compressor(file_type, level).compress(flatbuffer)
-    compressor = _tools.compressors.get(level)
-    if compressor is None:
-        compressor = _tools.compressors[level] = zstandard.ZstdCompressor(level=level)
-    return header + compressor.compress(flatbuffer)
+    return header + small_compressor(level).compress(flatbuffer)
 
 
 def _large_compressor(file_type: FileType, level: int) -> zstandard.ZstdCompressor:
@@ -138,11 +122,11 @@ def _decompress(frames: memoryview) -> bytes:
     if size > MAX_FLATBUFFER:
         raise ValueError(f"{size} bytes are more than any reader takes")
     if 0 < size <= _PLAUSIBLE_RATIO * len(frames):
-        return _tools.decompressor.decompress(frames, allow_extra_data=False)
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+        return decompressor().decompress(frames, allow_extra_data=False)
+    streaming = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
     content = io.BytesIO()
     while frames:
-        stream, start = decompressor.decompressobj(), 0
+        stream, start = streaming.decompressobj(), 0
         while not stream.eof:
             if start >= len(frames):
                 raise ValueError("cut off")
