@@ -42,6 +42,7 @@ from icechunk_virtual import (
     local_filesystem_storage,
 )
 from icechunk_virtual.errors import InvalidChunkIndex, NodeExists, NothingToCommit, RefExists, RefNotFound
+from tests.support.clouds import Bucket
 from tests.support.engines import changes
 from tests.support.hierarchies import (
     array_document,
@@ -55,6 +56,7 @@ from tests.support.hierarchies import (
     values_of,
 )
 from tests.support.model import Choice, Draft, Model, Node, Version, content, described, is_at_or_below, key_of
+from tests.support.proxy import Proxy
 
 PATHS = ["", "a", "a-x", "a.x", "a/b", "a/b/d", "a/c", "z"]  # siblings that sort around the slash; a node called `c`
 SHAPES = [(), (0,), (1,), (3,), (5,), (2, 3), (3, 2), (4, 4)]
@@ -684,6 +686,11 @@ def test_in_memory() -> None:
 
 def test_on_disk(tmp_path: Path) -> None:
     run(folders(tmp_path), 5, 30)
+
+
+@pytest.mark.slow
+def test_in_buckets(s3_server: str, s3_proxy: Proxy) -> None:
+    run(lambda: Bucket(s3_server, s3_proxy).storage(), 5, 30)
 
 
 @pytest.mark.slow
