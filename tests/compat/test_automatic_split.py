@@ -124,6 +124,9 @@ def test_an_array_that_was_split_stays_split(tmp_path: Path) -> None:
     assert [(ref["extents"], ref["count"]) for ref in manifests(repo, snapshot, "a")] == [
         ([[start, start + 2], [0, 1]], 2) for start in (0, 2, 4)
     ]
+    values[0, 0] = -1
+    snapshot = write(repo, 6, -1, (0, 0))
+    assert [ref["count"] for ref in manifests(repo, snapshot, "a")] == [2, 2, 2]
     expect(tmp_path, values)
     gathered = repo.rewrite_manifests("anew", branch="main")
     assert [ref["count"] for ref in manifests(repo, gathered, "a")] == [6], "what was decided is decided again"
