@@ -101,9 +101,16 @@ class ManifestSplittingConfig(Checked):
 
     @staticmethod
     def from_dict(
-        split_sizes: Mapping[ManifestSplitCondition, Mapping[ManifestSplitDimCondition, int]],
+        split_sizes: Mapping[ManifestSplitCondition, Mapping[Any, int]],
     ) -> ManifestSplittingConfig:
-        """From nested dictionaries instead of lists of pairs."""
+        """From nested dictionaries instead of lists of pairs.
+
+        Parameters
+        ----------
+        split_sizes
+            The inner keys are `ManifestSplitDimCondition`. That they are typed ``Any`` lets type checkers accept
+            dictionaries of each of its kinds and of their union, as keys of mappings are invariant.
+        """
         return ManifestSplittingConfig(
             [(condition, list(rules.items())) for condition, rules in split_sizes.items()],
         )

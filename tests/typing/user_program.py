@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 import dask.array as da
 import h5py
@@ -28,6 +28,12 @@ from icechunk_virtual.distributed import extract_session, merge_sessions
 from icechunk_virtual.xarray import to_icechunk
 
 ROWS = 6
+Axes: TypeAlias = dict[
+    icechunk.ManifestSplitDimCondition.Axis
+    | icechunk.ManifestSplitDimCondition.DimensionName
+    | icechunk.ManifestSplitDimCondition.Any,
+    int,
+]
 
 
 class Outcome(TypedDict):
@@ -40,14 +46,18 @@ class Outcome(TypedDict):
 def configuration(archive: Path) -> icechunk.RepositoryConfig:
     """Everything that a repository can be told."""
     dim = icechunk.ManifestSplitDimCondition
-    by_time: dict[icechunk.ManifestSplitDimCondition, int] = {dim.DimensionName("time"): 3, dim.Axis(1): 100}
+    by_time: Axes = {dim.DimensionName("time"): 3}
+    for_all: Axes = {dim.Axis(1): 100, dim.Any(): 1000}
     config = icechunk.RepositoryConfig(
         inline_chunk_threshold_bytes=16,
         compression=icechunk.CompressionConfig(level=5, algorithm=icechunk.CompressionAlgorithm.Zstd),
         caching=icechunk.CachingConfig(num_chunk_refs=1_000_000),
         manifest=icechunk.ManifestConfig(
             splitting=icechunk.ManifestSplittingConfig.from_dict(
-                {icechunk.ManifestSplitCondition.name_matches("^temp"): by_time}
+                {
+                    icechunk.ManifestSplitCondition.name_matches("^temp"): by_time,
+                    icechunk.ManifestSplitCondition.AnyArray(): for_all,
+                }
             ),
             preload=icechunk.ManifestPreloadConfig(
                 max_total_refs=1000, preload_if=icechunk.ManifestPreloadCondition.path_matches("^/time")
