@@ -297,12 +297,12 @@ class Repository(BranchesAndTags, Maintenance):
         """
         assets = self._opened.assets
         version = Version(branch, tag, snapshot_id)
-        if as_of is not None and branch is None:
-            raise ValueError("as_of argument must be provided together with a branch name")
-        if as_of is not None and branch is not None:
-            id = await history.as_of(assets, branch, as_of)
-        else:
+        if as_of is None:
             id = await history.resolve(assets, version)
+        elif branch is None:
+            raise ValueError("as_of argument must be provided together with a branch name")
+        else:
+            id = await history.as_of(assets, branch, as_of)
         return self._session(self._opened.workspace(await history.fetch(assets, id)))
 
     readonly_session = sync_twin(readonly_session_async)
