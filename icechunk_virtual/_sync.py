@@ -14,6 +14,7 @@ import contextvars
 import functools
 import os
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -21,6 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
+_MOST_AT_ONCE = 64
 _CLEANUP_SECONDS = 5.0  # how long an interrupted call waits for its coroutine to put things in order
 
 _lock = threading.Lock()
@@ -187,31 +189,60 @@ def class_twin(method: Callable[Concatenate[type[T], P], Coroutine[Any, Any, R]]
 
 
 class BothIterator(Iterator[T], AsyncIterator[T], Generic[T]):
-    """One object that is an iterator and an asynchronous iterator over the same items."""
+    """One object that is an iterator and an asynchronous iterator over the same items.
+
+    A step between threads takes longer than many an item. So whoever iterates synchronously gets items that were
+    fetched ahead: none at first, and never more than were asked for before.
+    """
 
     def __init__(self, items: AsyncIterator[T]) -> None:
         self._items = items
+        self._ahead: deque[T] = deque()
+        self._at_once = 1
+        self._failure: Exception | None = None
 
     def __iter__(self) -> BothIterator[T]:
         return self
 
     def __next__(self) -> T:
-        async def step() -> T:
-            return await self._items.__anext__()
-
+        if not self._ahead and self._failure is None:
+            run(self._fetch())
         try:
-            return run(step())
+            return self._take()
         except StopAsyncIteration:
             raise StopIteration from None
+
+    async def _fetch(self) -> None:
+        """Fetch the next items, up to the end or a failure."""
+        try:
+            for _ in range(self._at_once):
+                self._ahead.append(await self._items.__anext__())
+        except Exception as error:  # noqa: BLE001  # raised when it is its turn
+            self._failure = error
+        self._at_once = min(2 * self._at_once, _MOST_AT_ONCE)
+
+    def _take(self) -> T:
+        if self._ahead:
+            return self._ahead.popleft()
+        failure, self._failure = self._failure, None
+        if failure is None:
+            raise StopAsyncIteration
+        try:
+            raise failure
+        finally:
+            del failure  # it holds this frame: no cycle should wait for the collector
 
     def __aiter__(self) -> BothIterator[T]:
         return self
 
     async def __anext__(self) -> T:
+        if self._ahead or self._failure is not None:
+            return self._take()
         return await self._items.__anext__()
 
     async def aclose(self) -> None:
         """Stop early and free what the iterator holds."""
+        self._ahead.clear()
         close = getattr(self._items, "aclose", None)
         if close is not None:
             await close()

@@ -266,15 +266,43 @@ def test_both_iterator_stops_early() -> None:
     asyncio.run(some())
 
 
+def test_both_iterator_fetches_ahead_no_more_than_was_asked_for() -> None:
+    made = 0
+
+    async def items() -> AsyncIterator[int]:
+        nonlocal made
+        while made < 300:
+            made += 1
+            yield made - 1
+
+    both = BothIterator(items())
+    for number in range(200):
+        assert next(both) == number
+        assert made <= max(1, min(2 * number + 1, number + 64))
+
+    async def rest() -> list[int]:
+        return [number async for number in both]
+
+    assert asyncio.run(rest()) == list(range(200, 300)), "and those ahead are not lost"
+    assert list(both) == []
+
+
 def test_both_iterator_hands_on_errors() -> None:
     async def items() -> AsyncIterator[int]:
         yield 1
         raise KeyError("x")
 
+    async def first_and_error(both: BothIterator[int]) -> None:
+        assert await anext(both) == 1
+        with pytest.raises(KeyError):
+            await anext(both)
+
     both = BothIterator(items())
     assert next(both) == 1
     with pytest.raises(KeyError):
         next(both)
+    assert list(both) == []
+    asyncio.run(first_and_error(BothIterator(items())))
 
 
 def test_stop_and_start_again() -> None:
