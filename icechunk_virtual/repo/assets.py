@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 from icechunk_virtual.errors import StorageError
 from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId, ManifestId, SnapshotId, encode_id
@@ -65,6 +66,7 @@ class Assets:
         caching = config.effective_caching
         self._snapshots: WeightedCache[SnapshotId, Snapshot] = WeightedCache(caching.num_snapshot_nodes)
         self._manifests: WeightedCache[ManifestId, Manifest] = WeightedCache(caching.num_chunk_refs)
+        self._in_use: WeakValueDictionary[ManifestId, Manifest] = WeakValueDictionary()
         self._decoding: WeightedCache[ManifestId, Manifest] = WeightedCache(0)  # one decodes, the others wait
         self._logs: WeightedCache[SnapshotId, TransactionLog] = WeightedCache(caching.num_transaction_changes)
         self._chunks: WeightedCache[tuple[ChunkId, int, int], bytes] = WeightedCache(caching.num_bytes_chunks)
@@ -140,7 +142,11 @@ class Assets:
 
     def manifest_in_memory(self, id: ManifestId) -> Manifest | None:
         """A manifest, if it need not be fetched."""
-        return self._manifests.get(id)
+        return self._manifests.get(id) or self._in_use.get(id)
+
+    def keeps(self, num_refs: int) -> bool:
+        """Whether a manifest of so many references stays in memory when nobody uses it."""
+        return num_refs <= self._manifests.capacity
 
     async def fetch_manifest(self, id: ManifestId, size_bytes: int = 0, *, keep: bool = True) -> Manifest:
         """Fetch a manifest, large ones in several concurrent ranges. Large ones are not decoded yet: see `decoded`.
@@ -166,6 +172,7 @@ class Assets:
             manifest = open_manifest(data, file=key)
             if manifest.num_refs <= _REFS_ON_LOOP:
                 manifest.decode()
+            self._in_use[id] = manifest
             return manifest
 
         async def load() -> Manifest:
@@ -229,6 +236,7 @@ class Assets:
                 self._snapshots.discard(SnapshotId(raw))
             elif prefix == MANIFESTS:
                 self._manifests.discard(ManifestId(raw))
+                self._in_use.pop(ManifestId(raw), None)
             else:
                 self._logs.discard(SnapshotId(raw))
                 self._written_logs.discard(SnapshotId(raw))

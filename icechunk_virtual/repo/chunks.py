@@ -73,7 +73,7 @@ async def find_chunk(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> 
     found = chunk_at_hand(ws, node, coord)
     if not isinstance(found, ManifestRef):
         return found
-    manifest = await _manifest(ws, found)
+    manifest = await fetch_manifest(ws, found)
     if not manifest.decoded:
         chunk = manifest.look_up(node.id, coord)
         if chunk is not None:
@@ -89,12 +89,13 @@ def _in_decoded(manifest: Manifest, node: ArrayNode, coord: tuple[int, ...]) -> 
 
 async def manifest_refs(ws: Workspace, node: ArrayNode, ref: ManifestRef) -> ChunkRefs:
     """The references of an array in a manifest, inside the manifest's box: readers look for no others there."""
-    manifest = await ws.assets.decoded(await _manifest(ws, ref))
+    manifest = await ws.assets.decoded(await fetch_manifest(ws, ref))
     refs = manifest.refs(node.id, node.layout.ndim)
     return ChunkRefs.empty(node.layout.ndim) if refs is None else refs.within(ref.extents)
 
 
-async def _manifest(ws: Workspace, ref: ManifestRef) -> Manifest:
+async def fetch_manifest(ws: Workspace, ref: ManifestRef) -> Manifest:
+    """A manifest of the base snapshot."""
     manifest = ws.assets.manifest_in_memory(ref.id)  # once per chunk that is read
     if manifest is None:
         file = ws.snapshot.manifest_file(ref.id)

@@ -37,7 +37,7 @@ from icechunk_virtual.repo.format.snapshot import (
 from icechunk_virtual.repo.format.transaction_log import MAX_TABLES, TransactionLog, encode_transaction_log
 from icechunk_virtual.repo.info import utc_from_us
 from icechunk_virtual.repo.object_store import Version
-from icechunk_virtual.repo.split import Boxes, Rewrite, automatic_boxes, max_refs, plan_array
+from icechunk_virtual.repo.split import ArrayPlan, Boxes, Rewrite, automatic_boxes, max_refs, plan_array
 from icechunk_virtual.repo.workspace import UnclearCommit, Workspace, WrittenManifest
 
 P = ParamSpec("P")
@@ -301,7 +301,9 @@ async def _write_array(ws: Workspace, node: ArrayNode, slots: asyncio.Semaphore,
     edits = chunks.edits_in_grid(ws, node)
     boxes = _boxes_of(ws, node, len(edits.refs), rewrite_all=rewrite_all)
     plan = plan_array(node.manifests, edits, boxes, rewrite_all=rewrite_all)
+    held = await _fetch_for_several(ws, plan)
     written = await together([_write_manifest(ws, node, rewrite, slots) for rewrite in plan.rewrites])
+    del held  # whoever asked for them until here found them in memory
     made = [pair for pair in written if pair is not None]
     return WrittenArray(
         edits=edits,
@@ -309,6 +311,14 @@ async def _write_array(ws: Workspace, node: ArrayNode, slots: asyncio.Semaphore,
         files=tuple(file for _, file in made),
         chunks=tuple(_native_ids(edits.refs)),
     )
+
+
+async def _fetch_for_several(ws: Workspace, plan: ArrayPlan) -> list[Manifest]:
+    """Manifests too large for the cache that are cut up, so that they are not fetched for each of the new ones."""
+    uses = Counter(ref for rewrite in plan.rewrites for ref in rewrite.old)
+    files = {ref: ws.snapshot.manifest_file(ref.id) for ref, count in uses.items() if count > 1}
+    large = [ref for ref, file in files.items() if file is not None and not ws.assets.keeps(file.num_chunk_refs)]
+    return [await chunks.fetch_manifest(ws, ref) for ref in large]
 
 
 async def _write_manifest(

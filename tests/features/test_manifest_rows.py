@@ -313,6 +313,21 @@ def test_F052_sizes_and_their_defaults(ic: Any) -> None:
     assert effective.num_bytes_chunks == 0
 
 
+def test_F052_a_manifest_too_large_for_the_cache_is_read_once_to_be_cut_up() -> None:
+    storage, script = ours.in_memory_storage(), Script()
+    add(new_repository(storage), "a", (30,))
+    splitting = ours.ManifestSplittingConfig.from_dict(
+        {ours.ManifestSplitCondition.AnyArray(): {ours.ManifestSplitDimCondition.Any(): 2}}
+    )
+    config = ours.RepositoryConfig(
+        manifest=ours.ManifestConfig(splitting=splitting), caching=ours.CachingConfig(num_chunk_refs=20)
+    )
+    repo = ours.Repository.open(faulty(storage, script), config)
+    snapshot = change(repo, "a", 0, 7)
+    assert len(manifests(repo, snapshot, "a")) == 15
+    assert len(read(script, "manifests/")) == 1
+
+
 def test_F053_warning_when_a_file_does_not_fit_its_cache(caplog: pytest.LogCaptureFixture) -> None:
     storage = ours.in_memory_storage()
     add(new_repository(storage), "a", (100,))

@@ -63,7 +63,7 @@ class Manifest:
         References of all arrays.
     """
 
-    __slots__ = ("_columns", "_file", "_lookups", "id", "nodes", "num_refs")
+    __slots__ = ("__weakref__", "_columns", "_file", "_lookups", "id", "nodes", "num_refs")
 
     def __init__(self, id: ManifestId, nodes: Sequence[NodeId], num_refs: int) -> None:
         self.id = id
