@@ -271,19 +271,19 @@ def test_both_iterator_fetches_ahead_no_more_than_was_asked_for() -> None:
 
     async def items() -> AsyncIterator[int]:
         nonlocal made
-        while made < 300:
+        while made < 1200:
             made += 1
             yield made - 1
 
     both = BothIterator(items())
-    for number in range(200):
+    for number in range(1000):
         assert next(both) == number
-        assert made <= max(1, min(2 * number + 1, number + 64))
+        assert made <= number + max(1, min(number // 8, 64))
 
     async def rest() -> list[int]:
         return [number async for number in both]
 
-    assert asyncio.run(rest()) == list(range(200, 300)), "and those ahead are not lost"
+    assert asyncio.run(rest()) == list(range(1000, 1200)), "and those ahead are not lost"
     assert list(both) == []
 
 
