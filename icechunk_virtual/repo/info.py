@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from icechunk_virtual.model.chunk_refs import Chunk, InlineChunk, NativeChunk, V
 from icechunk_virtual.model.html import Html, card, lines
 from icechunk_virtual.model.ids import encode_id
 from icechunk_virtual.repo.format.snapshot import Snapshot
+from icechunk_virtual.repo.format.snapshot_view import FILE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN_CHUNKS = 10
@@ -89,9 +91,17 @@ class SnapshotInfo:
     manifests: list[ManifestFileInfo]
 
 
+@functools.lru_cache(maxsize=4096)
+def _describe_manifest(row: bytes) -> ManifestFileInfo:
+    """Of a row of a snapshot's table; most versions list most manifests of the version before."""
+    id, size_bytes, num_chunk_refs = FILE.unpack(row)
+    return ManifestFileInfo(encode_id(id), size_bytes, num_chunk_refs)
+
+
 def describe_snapshot(snapshot: Snapshot) -> SnapshotInfo:
     """The public description of a snapshot file."""
-    files = [ManifestFileInfo(encode_id(f.id), f.size_bytes, f.num_chunk_refs) for f in snapshot.manifest_files]
+    table = snapshot.manifest_table.tobytes()
+    files = [_describe_manifest(table[at : at + FILE.size]) for at in range(0, len(table), FILE.size)]
     return SnapshotInfo(
         id=encode_id(snapshot.id),
         parent_id=None if snapshot.parent_id is None else encode_id(snapshot.parent_id),
