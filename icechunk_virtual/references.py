@@ -25,7 +25,7 @@ LeftOut: TypeAlias = list[tuple[int, ...]] | None
 """Indices of the chunks whose location has no container."""
 
 
-class ReferenceDoors:
+class ReferenceCalls:
     """What a store offers to set references."""
 
     _ws: Workspace

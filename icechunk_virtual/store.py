@@ -18,7 +18,7 @@ from icechunk_virtual.errors import (
     ReadOnlyError,
 )
 from icechunk_virtual.model.nodes import ArrayNode
-from icechunk_virtual.references import ReferenceDoors
+from icechunk_virtual.references import ReferenceCalls
 from icechunk_virtual.repo import chunks, chunks_now, listing, tree
 from icechunk_virtual.repo.keys import ChunkKey, DocumentKey, V2Key, parse_key
 from icechunk_virtual.repo.virtual_refs import VirtualChunkSpec
@@ -31,7 +31,7 @@ __all__ = ["IcechunkStore", "VirtualChunkSpec"]
 Buffers: TypeAlias = list[Buffer | None]  # inside the class, `list` is the store's method
 
 
-class IcechunkStore(ReferenceDoors, Store):
+class IcechunkStore(ReferenceCalls, Store):
     """A session of a repository as a Zarr store.
 
     Holds Zarr format 3 hierarchies and nothing else: keys are metadata documents (``a/zarr.json``) and chunks
