@@ -286,15 +286,14 @@ def _boxes_of(ws: Workspace, node: ArrayNode, added: int, *, rewrite_all: bool) 
     if rule is not None:
         return Boxes.of(grid, rule)
     limit = max_refs(ws.config.effective_inline_threshold)
-    if (len(node.manifests) > 1 and not rewrite_all) or added + _num_refs(ws, node) > limit:
-        return automatic_boxes(grid, names, limit)
+
+    def num_refs() -> int:
+        files = (ws.snapshot.manifest_file(ref.id) for ref in node.manifests)
+        return added + sum(file.num_chunk_refs for file in files if file is not None)
+
+    if (len(node.manifests) > 1 and not rewrite_all) or num_refs() > limit:
+        return automatic_boxes(grid, names, limit, num_refs)
     return Boxes(grid, grid)
-
-
-def _num_refs(ws: Workspace, node: ArrayNode) -> int:
-    """References in the manifests of an array before the session."""
-    files = (ws.snapshot.manifest_file(ref.id) for ref in node.manifests)
-    return sum(file.num_chunk_refs for file in files if file is not None)
 
 
 async def _write_array(ws: Workspace, node: ArrayNode, slots: asyncio.Semaphore, *, rewrite_all: bool) -> WrittenArray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -57,7 +57,8 @@ MAX_REFS = 2**20
 """References that one manifest of an automatic split holds at most: about 10 MB to fetch, a fraction of a second to
 decode, and a tenth of the default cache."""
 _MAX_INLINE_BYTES = 2**29  # that one such manifest may hold
-_MAX_BOXES = 2**16  # a grid of more boxes of MAX_REFS is surely mostly empty, and gets larger ones
+_FEW_BOXES = 2**10
+_SPARSE = 8  # a grid that would need more boxes than these, most of them nearly empty, gets larger ones
 _FEW_MANIFESTS = 16  # are searched one by one
 _GROWING = re.compile(r"(^|_)(t|time|times|date|year|month|week|day|hour)[0-9]*$", re.IGNORECASE)
 
@@ -70,7 +71,9 @@ def max_refs(inline_threshold: int) -> int:
     return min(MAX_REFS, _power_of_two(_MAX_INLINE_BYTES // max(inline_threshold, 1)))
 
 
-def automatic_boxes(grid: tuple[int, ...], names: Sequence[str | None] | None, limit: int) -> Boxes:
+def automatic_boxes(
+    grid: tuple[int, ...], names: Sequence[str | None] | None, limit: int, num_refs: Callable[[], int]
+) -> Boxes:
     """Boxes for a large array that nobody has said anything about.
 
     The axis along which the array is expected to grow is cut first: the one named like time, otherwise the first.
@@ -85,18 +88,23 @@ def automatic_boxes(grid: tuple[int, ...], names: Sequence[str | None] | None, l
     names
         Of the dimensions.
     limit
-        Chunks per box, a power of two. Boxes are larger where there would be more than 65 536 of them.
+        Chunks per box, a power of two. Boxes are larger where there would be more than 1024 of them with
+        less than an eighth of `limit` references each on average.
+    num_refs
+        Tells how many references there are; asked for large grids only.
     """
+    size = limit
     growing = next((axis for axis, name in enumerate(names or ()) if name and _GROWING.search(name)), 0)
     others = [axis for axis in range(len(grid)) if axis != growing]
     while True:
-        shape, room = list(grid), limit
+        shape, room = list(grid), size
         for axis in (*reversed(others), growing)[: len(grid)]:
             shape[axis] = _power_of_two(room)
             room //= grid[axis]
-        if math.prod(-(-count // step) for count, step in zip(grid, shape, strict=True)) <= _MAX_BOXES:
+        boxes = math.prod(-(-count // step) for count, step in zip(grid, shape, strict=True))
+        if boxes <= _FEW_BOXES or boxes * limit <= _SPARSE * num_refs():
             return Boxes(grid, tuple(shape))
-        limit *= 2
+        size *= 2
 
 
 def _power_of_two(number: int) -> int:

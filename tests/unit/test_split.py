@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from icechunk_virtual.model.ids import ManifestId
 from icechunk_virtual.model.nodes import ManifestRef
-from icechunk_virtual.repo.split import MAX_REFS, automatic_boxes, first_holding, holds, max_refs
+from icechunk_virtual.repo.split import MAX_REFS, Boxes, automatic_boxes, first_holding, holds, max_refs
 
 GRIDS = st.lists(st.integers(1, 2**32 - 1) | st.integers(1, 3000), min_size=1, max_size=4).map(tuple)
 LIMIT = 2**10
@@ -26,35 +27,37 @@ LIMIT = 2**10
         ((1000, 10**4), ["x", "time"], (2**20, 2**10)),
         ((10, 10, 10**6), ["lat", "lon", "valid_time"], (2**16, 2**20, 8192)),
         ((1, 2000, 2000), ["time", "y", "x"], (1, 512, 2**20)),
-        ((4 * 10**9, 10**6), None, None),
+        ((4 * 10**9, 10**6), None, (1, 2**20)),
     ],
 )
-def test_known_boxes(grid: tuple[int, ...], names: list[str] | None, shape: tuple[int, ...] | None) -> None:
-    boxes = automatic_boxes(grid, names, MAX_REFS)
-    if shape is not None:
-        assert boxes.shape == shape
-    assert math.prod(-(-n // step) for n, step in zip(grid, boxes.shape, strict=True)) <= 2**16
+def test_known_boxes(grid: tuple[int, ...], names: list[str] | None, shape: tuple[int, ...]) -> None:
+    assert automatic_boxes(grid, names, MAX_REFS, lambda: math.prod(grid)).shape == shape
 
 
-@given(GRIDS, st.data())
-def test_boxes_are_neither_too_large_nor_too_many(grid: tuple[int, ...], data: st.DataObject) -> None:
+@given(GRIDS, st.data(), st.integers(0, 2**40))
+def test_boxes_are_neither_too_large_nor_too_many(grid: tuple[int, ...], data: st.DataObject, refs: int) -> None:
     names = data.draw(st.none() | st.lists(st.sampled_from(["time", "x", None, "t"]), min_size=4, max_size=4))
-    boxes = automatic_boxes(grid, names and names[: len(grid)], LIMIT)
-    corner = tuple(min(n, step) for n, step in zip(grid, boxes.shape, strict=True))
-    count = math.prod(-(-n // step) for n, step in zip(grid, boxes.shape, strict=True))
-    assert count <= 2**16
-    if math.prod(grid) <= LIMIT:
-        assert count == 1, "what fits into one manifest is not split"
-    if math.prod(grid) <= LIMIT * 2**12:
-        assert math.prod(corner) <= LIMIT
+    names = names and names[: len(grid)]
+    cells = math.prod(grid)
+    dense = automatic_boxes(grid, names, LIMIT, lambda: cells)
+    assert math.prod(min(n, step) for n, step in zip(grid, dense.shape, strict=True)) <= LIMIT
+    assert count(dense) * LIMIT <= max(8 * cells, 2**10 * LIMIT)
+    if cells <= LIMIT:
+        assert count(dense) == 1, "what fits into one manifest is not split"
+    sparse = automatic_boxes(grid, names, LIMIT, lambda: refs)
+    assert count(sparse) <= max(2**10, 8 * refs / LIMIT)
+
+
+def count(boxes: Boxes) -> int:
+    return math.prod(-(-n // step) for n, step in zip(boxes.grid, boxes.shape, strict=True))
 
 
 @given(GRIDS.filter(lambda grid: math.prod(grid) < LIMIT * 2**14), st.integers(1, 100))
 def test_an_array_that_grows_keeps_its_boxes(grid: tuple[int, ...], steps: int) -> None:
     """Along time: all boxes but the last ones stay, and those only get longer."""
     names = [*["x"] * (len(grid) - 1), "time"]
-    before = automatic_boxes(grid, names, LIMIT)
-    after = automatic_boxes((*grid[:-1], grid[-1] + steps), names, LIMIT)
+    longer = (*grid[:-1], grid[-1] + steps)
+    before, after = (automatic_boxes(g, names, LIMIT, partial(math.prod, g)) for g in (grid, longer))
     assert after.shape == before.shape
 
 
@@ -65,7 +68,7 @@ def test_the_limit_shrinks_when_large_chunks_are_inline() -> None:
 
 
 def test_a_scalar_array_has_one_box() -> None:
-    assert list(automatic_boxes((), None, 4).reached_by(())) == [()]
+    assert list(automatic_boxes((), None, 4, lambda: 1).reached_by(())) == [()]
 
 
 @given(st.integers(1, 5), st.integers(1, 12), st.integers(-1, 60), st.integers(-1, 60), st.booleans())
