@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 
 from icechunk_virtual.errors import IcechunkError, InvalidKey
-from icechunk_virtual.model.chunk_refs import Extents
+from icechunk_virtual.model.chunk_refs import ChunkRefs, Extents
 from icechunk_virtual.model.nodes import ROOT, ArrayNode
 from icechunk_virtual.repo import chunks, tree
 from icechunk_virtual.repo.keys import CHUNKS, DOCUMENT, chunk_prefix, document_key, parse_path
@@ -38,12 +38,9 @@ async def total_size(ws: Workspace, prefix: str) -> int:
         if isinstance(node, ArrayNode):
             async for refs in chunks.existing_refs(ws, node):
                 total += int(refs.length.sum())
-    if total == 0 and tree.find_node(ws, path) is None:
-        found = _chunk_prefix(ws, path)
-        if found is not None:
-            array, given = found
-            async for refs in chunks.existing_refs(ws, array, _box(array, given)):
-                total += int(refs.length.sum())
+    if not total:
+        async for _, _, refs in _chunks_below(ws, path):
+            total += int(refs.length.sum())
     return total
 
 
@@ -57,12 +54,9 @@ async def names_in(ws: Workspace, prefix: str) -> AsyncIterator[str]:
     if isinstance(node, ArrayNode):
         names[CHUNKS] = None
     if not names:
-        found = _chunk_prefix(ws, path)
-        if found is not None:
-            array, given = found
-            async for refs in chunks.existing_refs(ws, array, _box(array, given)):
-                if len(given) < array.layout.ndim:
-                    names.update(dict.fromkeys(map(str, np.unique(refs.coords[:, len(given)]).tolist())))
+        async for array, given, refs in _chunks_below(ws, path):
+            if given < array.layout.ndim:
+                names.update(dict.fromkeys(map(str, np.unique(refs.coords[:, given]).tolist())))
     for name in names:
         yield name
 
@@ -86,12 +80,9 @@ async def delete_below(ws: Workspace, prefix: str) -> None:
     if tree.is_directory(ws, path):
         tree.delete_node(ws, path)
         return
-    found = _chunk_prefix(ws, path)
-    if found is not None:
-        array, given = found
-        batches = [refs.coords async for refs in chunks.existing_refs(ws, array, _box(array, given))]
-        for coords in batches:
-            chunks.delete_refs(ws, array.path, coords)
+    found = [(array.path, refs.coords) async for array, _, refs in _chunks_below(ws, path)]
+    for array_path, coords in found:
+        chunks.delete_refs(ws, array_path, coords)
 
 
 def _node_path(ws: Workspace, prefix: str) -> str:
@@ -104,6 +95,15 @@ def _node_path(ws: Workspace, prefix: str) -> str:
             f"bad key prefix ({prefix}): Only prefixes pointing to a group or array are allowed, and nothing is there"
         )
     return path
+
+
+async def _chunks_below(ws: Workspace, path: str) -> AsyncIterator[tuple[ArrayNode, int, ChunkRefs]]:
+    """What is below a chunk prefix such as ``/a/c/0``: the array, how many indices are given, references in batches."""
+    found = _chunk_prefix(ws, path)
+    if found is not None:
+        array, given = found
+        async for refs in chunks.existing_refs(ws, array, _box(array, given)):
+            yield array, len(given), refs
 
 
 def _chunk_prefix(ws: Workspace, path: str) -> tuple[ArrayNode, list[int]] | None:
