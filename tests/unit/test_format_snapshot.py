@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import pytest
@@ -112,6 +113,21 @@ def test_children_skip_over_subtrees() -> None:
     assert [n.path for n in snapshot.subtree("/a")] == ["/a", "/a/x", "/a/y/z"]
     assert [n.path for n in snapshot.subtree("/none")] == ["/none/below"]
     assert len(list(snapshot.subtree("/"))) == len(paths)
+
+
+def test_listing_ends_in_a_file_whose_nodes_are_out_of_order() -> None:
+    nodes = [group(i, path) for i, path in enumerate(["/a/x", "/b/x", "/c/x", "/d", "/e/x"])]
+    content = bytearray(
+        unwrap(encode_snapshot(**HEAD, nodes=nodes, manifest_files=[]), file_type=FileType.SNAPSHOT, file="s")
+    )
+    first = decode(bytes(content))._nodes
+    places = [at + struct.unpack_from("<I", content, at)[0] for at in range(first, first + 20, 4)]
+    for shuffled in itertools.permutations(places):
+        for i, place in enumerate(shuffled):
+            struct.pack_into("<I", content, first + 4 * i, place - first - 4 * i)
+        snapshot = decode(bytes(content))
+        assert len(list(itertools.islice(snapshot.children("/"), 6))) < 6
+        assert len(list(itertools.islice(snapshot.subtree("/"), 6))) < 6
 
 
 def test_children_of_large_subtrees(monkeypatch: pytest.MonkeyPatch) -> None:
