@@ -157,6 +157,10 @@ def rebased(changes: ChangeSet, old: FindNode, new: FindNode) -> ChangeSet:
             del moved.deleted[path]  # somebody else deleted it too
         else:
             moved.deleted[path] = now
+    for path in moved.new:
+        now = new(path)
+        if now is not None:  # a base in the middle may have what others deleted again: ours stands in its place
+            moved.deleted.setdefault(path, now)
     for path, node in changes.updated.items():
         moved.updated[path] = _with_manifests(node, old(path), new(path))
     return moved

@@ -13,8 +13,22 @@ import zarr
 
 import icechunk_virtual as ic
 from icechunk_virtual.repo import refs
-from tests.support.conflicts import PAIRS, Pair, attrs, base, delete, fill, race, set_chunk, stored_keys, told, values
-from tests.support.engines import Engine, buffer, put
+from tests.support.conflicts import (
+    PAIRS,
+    Pair,
+    array,
+    attrs,
+    base,
+    both,
+    delete,
+    fill,
+    race,
+    set_chunk,
+    stored_keys,
+    told,
+    values,
+)
+from tests.support.engines import Engine, buffer, keys_of, put
 from tests.support.histories import array_document
 
 OURS = Engine("ours", ic)
@@ -139,6 +153,23 @@ def test_discarded_after_a_rebase_there_is_nothing_to_commit() -> None:
 class Broken(ic.ConflictSolver):
     def decide(self, conflict: ic.Conflict) -> ic.VersionSelection:
         raise ZeroDivisionError
+
+
+def test_stopped_where_others_had_a_node_for_a_while() -> None:
+    """Their node at the path of ours is gone at the tip, and is not seen beside ours on the way there."""
+    repo, session, theirs = race(OURS, pair(array("n"), both(array("n"), set_chunk("a", 0, 0))))
+    shown = values(session.store)
+    other = repo.writable_session(session.branch)
+    root = zarr.open_group(other.store, mode="r+")
+    del root["n"]
+    del root["a"]
+    other.commit("gone again")
+    with pytest.raises(ic.RebaseFailedError):
+        session.rebase(ic.ConflictDetector())
+    assert session.snapshot_id == theirs
+    assert values(session.store) == shown
+    keys = keys_of(session.store)
+    assert len(keys) == len(set(keys))
 
 
 def test_a_solver_that_fails_leaves_the_changes() -> None:
