@@ -316,7 +316,7 @@ class RepositoryMachine(RuleBasedStateMachine):
                 assert (caught.value.expected_parent, caught.value.actual_parent) == (slot.draft.base, tip)
                 self.check(slot)
                 return
-            if not self.passes(slot, choice, act):
+            if not self.passes(slot, choice, act, commits=True):
                 return
         elif not self.changed(slot):
             with pytest.raises(NothingToCommit):
@@ -333,7 +333,7 @@ class RepositoryMachine(RuleBasedStateMachine):
     def changed(self, slot: Slot) -> bool:
         return bool(self.model.log(slot.draft)) or slot.draft.superseded
 
-    def passes(self, slot: Slot, choice: Choice, act: Callable[[], Any]) -> bool:
+    def passes(self, slot: Slot, choice: Choice, act: Callable[[], Any], *, commits: bool) -> bool:
         """Do what rebases a session; whether it got through, as the model says it must."""
         tip = self.model.branches[slot.branch]
         if slot.draft.base not in self.model.history(tip):
@@ -348,7 +348,7 @@ class RepositoryMachine(RuleBasedStateMachine):
             assert failed.value.snapshot == stuck
             self.check(slot)
             return False
-        if act.__name__ == "act" and not self.changed(slot):
+        if commits and not self.changed(slot):
             with pytest.raises(NothingToCommit):
                 act()
             self.check(slot)
@@ -367,7 +367,7 @@ class RepositoryMachine(RuleBasedStateMachine):
             with pytest.raises(RefNotFound):
                 move()
             self.check(slot)
-        elif self.passes(slot, choice, move):
+        elif self.passes(slot, choice, move, commits=False):
             self.check(slot)
             assert values_of(slot.session.store) == content(slot.draft.tree)
 

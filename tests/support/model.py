@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 Coord = tuple[int, ...]
@@ -204,11 +204,13 @@ class Model:
 
     def rebase(self, draft: Draft, tip: str, choice: Choice) -> str | None:
         """Move a draft over the commits up to `tip`; the first that it cannot pass, if there is one."""
-        dirty = bool(self.log(draft)) or draft.superseded
+        start = self.log(draft)
+        at_start = {node.number: node for node in self.versions[draft.base].tree.values()}
+        dirty = bool(start) or draft.superseded
         history = self.history(tip)
         for id in reversed(history[: history.index(draft.base)]):
-            at_base = {node.number: node for node in self.versions[draft.base].tree.values()}
-            taken = conflicts(self.log(draft), at_base, self.versions[id].log, self.versions[tip].tree, choice)
+            ours = replace(self.log(draft), deleted=start.deleted)  # also what others deleted on the way
+            taken = conflicts(ours, at_start, self.versions[id].log, self.versions[tip].tree, choice)
             if taken is None:
                 return id
             for number, coords in taken:
