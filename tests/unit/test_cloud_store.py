@@ -190,6 +190,19 @@ def test_profiles_that_cannot_be_used(aws: Callable[..., dict[str, str]]) -> Non
         profile_key(aws("no section"))
 
 
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("aws_secret_access_key = hushhush\n", "the line 1 is not understood"),
+        ("[default]\nregion = x\naws_secret_access_key hushhush\n", "the line 3 is not understood"),
+    ],
+)
+def test_lines_of_profiles_are_not_shown(file: str, reason: str, aws: Callable[..., dict[str, str]]) -> None:
+    with pytest.raises(StorageError, match=reason) as caught:
+        profile_key(aws("", file))
+    assert "hushhush" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_no_home_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda _uid: {}["nobody"])

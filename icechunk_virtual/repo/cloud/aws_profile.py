@@ -64,7 +64,18 @@ def _settings(environment: Mapping[str, str]) -> dict[str, str]:
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError) as error:
-            raise StorageError(f"storage error: the AWS configuration file {path} cannot be read: {error}") from error
+            raise StorageError(
+                f"storage error: the AWS configuration file {path} cannot be read: {_fault(error)}. Correct the file."
+            ) from None  # the error's own text quotes the line
         if parser.has_section(section):
             settings.update(parser.items(section))
     return settings
+
+
+def _fault(error: configparser.Error | UnicodeDecodeError) -> str:
+    """What is wrong with a file, without its text, which may be a secret."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    line = getattr(error, "lineno", None)
+    lines = [number for number, _ in getattr(error, "errors", ())] if line is None else [line]
+    return f"the line {', '.join(map(str, lines))} is not understood" if lines else type(error).__name__
