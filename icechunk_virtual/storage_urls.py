@@ -53,6 +53,28 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class StorageUrl:
+    """What the URL of a storage says.
+
+    Attributes
+    ----------
+    scheme
+        In lower case.
+    bucket
+        Or container, on Azure.
+    prefix
+        Decoded, without slashes at its ends.
+    options
+        Arguments of the scheme's function, by name.
+    """
+
+    scheme: str
+    bucket: str
+    prefix: str
+    options: dict[str, Any]
+
+
 def cloud_storage(url: str) -> Storage:
     """The storage that a URL names.
 
@@ -66,39 +88,60 @@ def cloud_storage(url: str) -> Storage:
     Raises
     ------
     ValueError
-        An unknown scheme or option, no bucket, or an option that is needed.
+        As `parse_storage_url`.
 
     Examples
     --------
     >>> cloud_storage("s3://bucket/a/prefix?region=eu-central-1&anonymous=true")  # doctest: +ELLIPSIS
     <icechunk_virtual.Storage: S3 at s3://bucket/a/prefix...>
     """
+    parsed = parse_storage_url(url)
+    kind = _KINDS[parsed.scheme]
+    return kind.make(**{kind.bucket: parsed.bucket}, prefix=parsed.prefix, **parsed.options)
+
+
+def parse_storage_url(url: str) -> StorageUrl:
+    """Understand the URL of a storage, see `cloud_storage`.
+
+    Raises
+    ------
+    ValueError
+        An unknown scheme or option, no bucket, a fragment, or an option that is needed. The message shows neither user
+        info nor options that are not known: they may be secrets.
+    """
     parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     kind = _KINDS.get(parts.scheme)
     if kind is None:
         known = ", ".join(f"{scheme}://" for scheme in _KINDS)
-        raise ValueError(f"{url}: there are no repositories at {parts.scheme}:// URLs, only at paths, file://, {known}")
-    if not parts.netloc or "@" in parts.netloc:
-        raise ValueError(f"{url}: name a {kind.bucket}, {parts.scheme}://{kind.bucket.upper()}/PREFIX")
-    options = _options(url, kind, parts.query)
+        raise ValueError(
+            f"{shown}: there are no repositories at {parts.scheme}:// URLs, only at paths, file://, {known}"
+        )
+    if "@" in parts.netloc:
+        raise ValueError(f"{shown}: leave out what is before the @. Credentials come from the environment.")
+    if not parts.netloc:
+        raise ValueError(f"{shown}: name a {kind.bucket}, {parts.scheme}://{kind.bucket.upper()}/PREFIX")
+    if parts.fragment:
+        raise ValueError(f"{shown}: a # in a name is written %23")
+    options = _options(shown, kind, parts.query)
     for name in kind.needed:
         if name not in options:
-            raise ValueError(f"{url}: the {name} is missing; write {url.partition('?')[0]}?{name}=NAME")
+            raise ValueError(f"{shown}: the {name} is missing; write {shown}?{name}=NAME")
     if options.get("endpoint_url", "").lower().startswith("http://"):
         options.setdefault("allow_http", True)
-    return kind.make(**{kind.bucket: parts.netloc}, prefix=unquote(parts.path).strip("/"), **options)
+    return StorageUrl(parts.scheme, parts.netloc, unquote(parts.path).strip("/"), options)
 
 
-def _options(url: str, kind: _Kind, query: str) -> dict[str, Any]:
+def _options(shown: str, kind: _Kind, query: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in kind.options:
             raise ValueError(
-                f"{url}: there is no option {name}, only {', '.join(kind.options)}. Credentials come from the "
+                f"{shown}: there is no option {name}, only {', '.join(kind.options)}. Credentials come from the "
                 "environment."
             )
         try:
             options[name] = kind.options[name](text)
         except ValueError as error:
-            raise ValueError(f"{url}: {name}={text}: {error}") from None
+            raise ValueError(f"{shown}: {name}={text}: {error}") from None
     return options

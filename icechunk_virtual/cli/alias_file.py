@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from icechunk_virtual.containers.container import S3Options
 from icechunk_virtual.model.checked import field_types
@@ -19,6 +19,7 @@ from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format import yaml_nodes
 from icechunk_virtual.repo.format.config_yaml import encode_config
 from icechunk_virtual.repo.format.yaml_nodes import Entries, MalformedYaml, Node, Scalar, Tagged, Token
+from icechunk_virtual.storage_urls import parse_storage_url
 
 _REPOS = "repos"
 _KINDS = {
@@ -34,8 +35,6 @@ _KINDS = {
 
 _SCHEMES = {kind: (scheme, field) for scheme, (kind, field) in reversed(_KINDS.items())}
 _DEFAULTS = {name: getattr(S3Options(), name) for name in field_types(S3Options)}
-_BOOLEANS = {"": True, "true": True, "yes": True, "false": False, "no": False}
-
 
 ALIAS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 """What an alias may look like; nothing with a slash or a scheme."""
@@ -103,7 +102,7 @@ class AliasFile:
         Raises
         ------
         ValueError
-            The file has no words for such a URL.
+            It is no URL of a repository, or one that the file has no words for.
         """
         node = yaml_nodes.parse(yaml_nodes.emit({"entry": _entry(location)}))
         if isinstance(node, Entries):
@@ -183,12 +182,12 @@ def _entry(location: str) -> Tagged:
     config = {Token("config"): _unset_config()}
     if "://" not in location:
         return Tagged("LocalFileSystem", {Token("path"): location, **config})
-    parts = urlsplit(location)
-    kind, credential = _KINDS.get(parts.scheme, ("", ""))
-    if not kind:
-        raise ValueError(f"{location}: {parts.scheme}:// repositories cannot have an alias")
-    options = {name: _typed(text) for name, text in parse_qsl(parts.query, keep_blank_values=True)}
-    where = {"container" if kind == "Azure" else "bucket": parts.netloc, "prefix": unquote(parts.path).strip("/")}
+    url = parse_storage_url(location)
+    if url.scheme not in _KINDS:
+        raise ValueError(f"{location}: {url.scheme}:// repositories cannot have an alias")
+    kind, credential = _KINDS[url.scheme]
+    options = dict(url.options)
+    where = {"container" if kind == "Azure" else "bucket": url.bucket, "prefix": url.prefix}
     if kind == "Azure":
         where = {"account": options.pop("account"), **where}
     who = "anonymous" if options.get("anonymous") else "from_env"
@@ -204,12 +203,6 @@ def _entry(location: str) -> Tagged:
         Token("credentials"): {Token(credential): Token(who)},
     }
     return Tagged(kind, content | config)
-
-
-def _typed(text: str) -> Any:
-    if text.lower() in _BOOLEANS:
-        return _BOOLEANS[text.lower()]
-    return int(text) if text.isdigit() else text
 
 
 def _unset_config() -> Any:

@@ -74,6 +74,15 @@ def test_urls_come_back(url: str, shell: Shell) -> None:
     assert json.loads(shell("alias list --json"))["aliases"] == {"one": url}
 
 
+def test_the_file_holds_values_and_not_their_spelling(shell: Shell) -> None:
+    shell("alias add one s3://b/p?anonymous=1&force_path_style=1&region=7&endpoint_url=http%3A%2F%2Fhost")
+    text = shell.file.read_text()
+    assert "force_path_style: true" in text
+    assert "allow_http: true" in text  # what the endpoint means for us, said for the original
+    assert 'region: "7"' in text
+    assert ": anonymous" in text
+
+
 @pytest.mark.parametrize("url", ["r2://bucket/p?account_id=x", "tigris://b/p?use_weak_consistency=true"])
 def test_urls_that_the_file_has_no_words_for(url: str, shell: Shell) -> None:
     assert "alias" in shell(f"alias add one {url}", 1)

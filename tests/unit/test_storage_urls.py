@@ -37,18 +37,21 @@ def test_urls(url: str, storage: icv.Storage) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("ftp://b/p", "no repositories at ftp:// URLs, only at paths, file://, s3://"),
+        ("ftp://me:hushhush@b/p?sig=hushhush", "no repositories at ftp:// URLs, only at paths, file://, s3://"),
         ("s3:///p", "name a bucket, s3://BUCKET/PREFIX"),
-        ("s3://key:secret@b/p", "name a bucket"),
+        ("s3://key:hushhush@b/p", "s3://b/p: leave out what is before the @"),
+        ("s3://b/p#1?region=x", "a # in a name is written %23"),
         ("az://c/p", "az://c/p?account=NAME"),
-        ("s3://b?access_key_id=x", "Credentials come from the environment"),
+        ("s3://b?secret_access_key=hushhush", "Credentials come from the environment"),
         ("s3://b?anonymous=perhaps", "anonymous=perhaps: true or false is needed"),
         ("s3://b?network_stream_timeout_seconds=x", "network_stream_timeout_seconds=x: invalid literal"),
     ],
 )
-def test_refused(url: str, reason: str) -> None:
+def test_refused(url: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match=reason.replace("?", r"\?")):
         cloud_storage(url)
+    assert main(["log", url]) == 1
+    assert "hushhush" not in capsys.readouterr().err
 
 
 def test_a_repository_in_a_bucket(
