@@ -149,6 +149,16 @@ def test_objects_written_meanwhile_survive_a_moment_in_the_future(repo: ic.Repos
     assert read(repo, snapshot_id=id)[0][0] == 9
 
 
+def test_garbage_of_several_batches(repo: ic.Repository, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = names(root)
+    for _ in range(5):
+        garbage(repo)
+    monkeypatch.setattr(gc, "PAGE_SIZE", 2)
+    long_ago(root)
+    assert repo.garbage_collect(week_ago()).chunks_deleted == 5
+    assert names(root) == kept
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_as_old_as_the_moment_is_not_older(repo: ic.Repository, root: Path, kind: str) -> None:
     """To the microsecond, for objects of every kind."""

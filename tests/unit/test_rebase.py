@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 import icechunk_virtual as ic
-from icechunk_virtual.repo import refs
+from icechunk_virtual.repo import rebase, refs
 from tests.support.conflicts import (
     PAIRS,
     Pair,
@@ -153,6 +153,24 @@ def test_discarded_after_a_rebase_there_is_nothing_to_commit() -> None:
 class Broken(ic.ConflictSolver):
     def decide(self, conflict: ic.Conflict) -> ic.VersionSelection:
         raise ZeroDivisionError
+
+
+def test_more_commits_than_logs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebase, "_LOGS_AT_ONCE", 2)
+    repo, session, tip = race(OURS, pair(set_chunk("s", 0, 0), set_chunk("a", 0, 0, value=8)))
+    branch = session.branch or ""
+    for n in range(4):
+        other = repo.writable_session(branch)
+        set_chunk("s", 1, n, value=n)(zarr.open_group(other.store, mode="r+"))
+        tip = other.commit(str(n))
+    session.rebase(ic.ConflictDetector())
+    assert session.snapshot_id == tip
+    other = repo.writable_session(branch)
+    set_chunk("a", 0, 0)(zarr.open_group(other.store, mode="r+"))
+    late = other.commit("in the way")
+    with pytest.raises(ic.RebaseFailedError) as failed:
+        session.rebase(ic.ConflictDetector())
+    assert (failed.value.snapshot, session.snapshot_id) == (late, tip)
 
 
 def test_stopped_where_others_had_a_node_for_a_while() -> None:
