@@ -390,7 +390,7 @@ class RepositoryMachine(RuleBasedStateMachine):
 
     def edit(self, data: st.DataObject, i: int, path: str) -> None:
         """A few changes of what is at a path, and of what is near."""
-        acts = ["chunk", "chunk", "document", "size", "gone", "anew", "below", "elsewhere"]
+        acts = ["chunk", "chunk", "hole", "document", "size", "gone", "anew", "below", "elsewhere"]
         tree = self.slots[i].draft.tree
         for act in data.draw(st.lists(st.sampled_from(acts), min_size=1, max_size=3)):
             node = tree.get(path)
@@ -404,6 +404,9 @@ class RepositoryMachine(RuleBasedStateMachine):
             elif act == "chunk" and node.is_array:
                 coord = data.draw(st.sampled_from([node.coords[0], node.coords[-1]]))
                 self.write(i, path, coord, self.payload(data.draw(st.sampled_from([1, 600]))))
+            elif act == "hole" and node.is_array:
+                delete(self.slots[i].session.store, key_of(path, node.coords[0]))
+                node.edits[node.coords[0]] = None
             elif act in {"gone", "anew"}:
                 delete(self.slots[i].session.store, key_of(path))
                 for other in [other for other in tree if is_at_or_below(other, path)]:
