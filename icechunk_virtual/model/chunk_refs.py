@@ -25,8 +25,8 @@ from icechunk_virtual.model.chunks import (
     VirtualChunk,
 )
 from icechunk_virtual.model.columns import as_unsigned, frozen, owned, take_columns
+from icechunk_virtual.model.coordinates import grid_of, increasing, last_of_each, pack, take_rows
 from icechunk_virtual.model.ids import OBJECT_ID_SIZE, ChunkId
-from icechunk_virtual.model.keys import grid_of, increasing, last_of_each, pack, take_rows
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.model.tables import compact_tables, masks, merge_tables, same_entries
 
