@@ -136,10 +136,6 @@ class ChangeSet:
 
     # -- as a whole --------------------------------------------------------------------------------------------
 
-    def clear(self) -> None:
-        """Forget every change."""
-        self.__init__()  # type: ignore[misc]
-
     def chunks_since(self, before: ChangeSet) -> ChangeSet | None:
         """The chunk edits without those that an earlier copy had already, with the nodes of their arrays.
 
