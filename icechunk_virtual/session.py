@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from icechunk_virtual._sync import sync_twin
 from icechunk_virtual.errors import ReadOnlyError
@@ -29,6 +29,8 @@ __all__ = ["ForkSession", "Session"]
 @naming_operations
 class Session:
     """A checkout of one version of a repository. Made by `Repository.readonly_session` and `writable_session`."""
+
+    _MERGEABLE: ClassVar[str] = "Sessions can only be merged with a ForkSession created with Session.fork()."
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -203,21 +205,15 @@ class Session:
         IcechunkError
             Two of them created different nodes at one path.
         """
-        self._check_mergeable(others)
+        for other in others:
+            if not isinstance(other, ForkSession):
+                raise TypeError(f"{self._MERGEABLE} Received {type(other).__name__} instead.")
         if self.read_only:
             raise ReadOnlyError("Read only sessions cannot modify the repository, so nothing can be merged into it")
         forks.merge(self._workspace, *(other._workspace for other in others))
         self._awaits_merge = False
 
     merge = sync_twin(merge_async)
-
-    def _check_mergeable(self, others: tuple[Any, ...]) -> None:
-        for other in others:
-            if not isinstance(other, ForkSession):
-                raise TypeError(
-                    "Sessions can only be merged with a ForkSession created with Session.fork(). "
-                    f"Received {type(other).__name__} instead."
-                )
 
     # -- committing --------------------------------------------------------------------------------------------
 
@@ -308,6 +304,8 @@ class Session:
 class ForkSession(Session):
     """A copy of a session to write through elsewhere. It pickles with its changes; it cannot be committed."""
 
+    _MERGEABLE = "A ForkSession can only be merged with another ForkSession."
+
     def __init__(self, workspace: Workspace) -> None:
         super().__init__(workspace)
         workspace.fork_id = workspace.fork_id or workspace.world.random_bytes(8).hex()
@@ -316,14 +314,6 @@ class ForkSession(Session):
         """What a task has to send back: the chunks written since this copy was unpickled."""
         written = forks.written_since_arrival(self._workspace)
         return self if written is self._workspace else ForkSession(written)
-
-    def _check_mergeable(self, others: tuple[Any, ...]) -> None:
-        for other in others:
-            if not isinstance(other, ForkSession):
-                raise TypeError(
-                    "A ForkSession can only be merged with another ForkSession. "
-                    f"Received {type(other).__name__} instead."
-                )
 
     def _check_committable(self, verb: str) -> None:
         raise TypeError(

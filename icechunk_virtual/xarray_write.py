@@ -97,9 +97,9 @@ def to_icechunk(
         raise ValueError(
             "Calling `to_icechunk` is not allowed on a Session with uncommitted changes. Please commit first."
         )
-    target = session._fork() if lazy else session  # comes home below, or the write has failed
+    fork = session._fork() if lazy else None  # comes home below, or the write has failed
     store = _open_group(
-        target.store,
+        (fork or session).store,
         group=group,
         mode=_choose_mode(mode, append_dim, region),
         append_dim=append_dim,
@@ -110,8 +110,8 @@ def to_icechunk(
     writer = _Writer()
     _write_metadata(_as_dataset(obj), store, writer, encoding or {})
     writer.write_eager()
-    if isinstance(target, ForkSession) and target is not session:
-        session.merge(writer.write_lazy(chunkmanager_store_kwargs or {}, split_every) or target)
+    if fork is not None:
+        session.merge(writer.write_lazy(chunkmanager_store_kwargs or {}, split_every) or fork)
 
 
 class _Writer(ArrayWriter):

@@ -237,20 +237,19 @@ def find_conflicts(ours: OurChanges, theirs: TransactionLog, tip: FindNode) -> l
     tip
         Looks up nodes at the tip of the branch.
     """
-    kind = ConflictType
     edited = {id: path for id, (path, _) in ours.chunks.items()}
     rewritten = theirs.updated_arrays | theirs.updated_chunks.keys()
     shared = (
-        (kind.ZarrMetadataDoubleUpdate, ours.updated_arrays, theirs.updated_arrays),
-        (kind.ZarrMetadataDoubleUpdate, ours.updated_groups, theirs.updated_groups),
-        (kind.ZarrMetadataUpdateOfDeletedArray, ours.updated_arrays, theirs.deleted_arrays),
-        (kind.ZarrMetadataUpdateOfDeletedGroup, ours.updated_groups, theirs.deleted_groups),
-        (kind.ChunksUpdatedInDeletedArray, edited, theirs.deleted_arrays),
-        (kind.ChunksUpdatedInUpdatedArray, edited, theirs.updated_arrays),
+        (ConflictType.ZarrMetadataDoubleUpdate, ours.updated_arrays, theirs.updated_arrays),
+        (ConflictType.ZarrMetadataDoubleUpdate, ours.updated_groups, theirs.updated_groups),
+        (ConflictType.ZarrMetadataUpdateOfDeletedArray, ours.updated_arrays, theirs.deleted_arrays),
+        (ConflictType.ZarrMetadataUpdateOfDeletedGroup, ours.updated_groups, theirs.deleted_groups),
+        (ConflictType.ChunksUpdatedInDeletedArray, edited, theirs.deleted_arrays),
+        (ConflictType.ChunksUpdatedInUpdatedArray, edited, theirs.updated_arrays),
     )
     deletions = (
-        (kind.DeleteOfUpdatedArray, ours.deleted_arrays, rewritten),
-        (kind.DeleteOfUpdatedGroup, ours.deleted_groups, theirs.updated_groups),
+        (ConflictType.DeleteOfUpdatedArray, ours.deleted_arrays, rewritten),
+        (ConflictType.DeleteOfUpdatedGroup, ours.deleted_groups, theirs.updated_groups),
     )
     return [
         *_new_node_conflicts(ours, tip),

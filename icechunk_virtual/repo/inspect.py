@@ -35,13 +35,9 @@ def _moment(microseconds: int) -> str:
 
 
 def _describe(node: Node) -> dict[str, Any]:
-    is_array = isinstance(node, ArrayNode)
-    found: dict[str, Any] = {
-        "id": encode_id(node.id),
-        "path": node.path,
-        "node_type": "array" if is_array else "group",
-    }
+    found: dict[str, Any] = {"id": encode_id(node.id), "path": node.path, "node_type": "group"}
     if isinstance(node, ArrayNode):
+        found["node_type"] = "array"
         found["manifest_refs"] = [
             {"id": encode_id(ref.id), "extents": [list(extent) for extent in ref.stored]} for ref in node.manifests
         ]
