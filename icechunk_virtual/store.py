@@ -261,12 +261,13 @@ class IcechunkStore(ReferenceCalls, Store):
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write a document or chunk unless it exists; then nothing happens."""
         self._check_writable()
+        if await self.exists(key):
+            return
         parsed = parse_key(key)
-        if not isinstance(parsed, ChunkKey):
-            if not await self.exists(key):
-                await self.set(key, value)
-        elif not await self.exists(key):
+        if isinstance(parsed, ChunkKey):
             await chunks.write_chunk(self._ws, parsed.path, parsed.coords, _view_of(value), only_new=True)
+        else:
+            await self.set(key, value)
 
     async def delete(self, key: str) -> None:
         """Delete a chunk, or a node with everything below it; what does not exist is no error."""
