@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core import codec_pipeline
 
 from icechunk_virtual import (
     CachingConfig,
@@ -182,3 +186,31 @@ def test_when_zarr_should_use_them(tmp_path: Path) -> None:
     assert tip(new_repository()).store._supports_sync_io
     assert not tip(new_repository(None, remote)).store._supports_sync_io
     assert not tip(new_repository(behind_requests(tmp_path / "b"))).store._supports_sync_io
+
+
+@pytest.mark.skipif(not hasattr(codec_pipeline, "FusedCodecPipeline"), reason="this release of zarr has no such thing")
+@pytest.mark.parametrize("shards", [None, (8,)])
+def test_zarr_uses_them(session: Session, shards: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: Counter[str] = Counter()
+    for name in ("get_sync", "set_sync"):
+        original = getattr(IcechunkStore, name)
+
+        def counted(self: IcechunkStore, *args: Any, _name: str = name, _call: Any = original, **more: Any) -> Any:
+            called[_name] += 1
+            return _call(self, *args, **more)
+
+        monkeypatch.setattr(IcechunkStore, name, counted)
+    values = np.arange(64, dtype="i8")
+    with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.FusedCodecPipeline"}):
+        array = zarr.create_array(session.store, name="f", shape=(64,), chunks=(4,), shards=shards, dtype="i8")
+        array[:] = values
+        array[3:9] = values[3:9] = -1
+        array[32:48] = values[32:48] = 0  # the fill value: chunks are deleted
+        for _ in range(2):
+            array = zarr.open_array(session.store, path="f")
+            assert array[:].tolist() == values.tolist()
+            assert array[13:35].tolist() == values[13:35].tolist()
+            if not session.read_only:
+                session.commit("values")
+    used = {"get_sync", "set_sync"} if session.store._supports_sync_io else set()
+    assert set(called) == used
