@@ -296,8 +296,8 @@ def test_F105_merge_reduction(tmp_path: Path) -> None:
     target = zarr.open_array(session.fork().store, path="a")
     options = {"compute": False, "return_stored": True, "load_stored": False, "lock": False}
     stored = da.store([da.ones((8, 3), chunks=(1, 3))], [target], **options)
-    arrays = list(stored) if isinstance(stored, tuple) else [stored]
-    session.merge(icechunk_virtual.dask.session_merge_reduction(arrays, split_every=3))
+    for arrays in (stored, list(stored) if isinstance(stored, tuple) else [stored]):
+        session.merge(icechunk_virtual.dask.session_merge_reduction(arrays, split_every=3, scheduler="sync"))
     session.commit("rows")
     assert rows(repo) == [1] * 8
 
@@ -394,6 +394,7 @@ def test_F107_align_chunks_and_split_every(tmp_path: Path, monkeypatch: pytest.M
         write(repo, dataset().chunk(time=3), **arguments)
     write(repo, dataset().chunk(time=3), align_chunks=True, **arguments)
     assert read(repo).identical(dataset())
+    assert zarr.open_array(repo.readonly_session("main").store, path="t", mode="r").chunks == (4, 4)
     merge, sizes = icechunk_virtual.dask.merge_sessions, []
 
     def counting(*forks: Any) -> Any:

@@ -1,8 +1,7 @@
-"""dask arrays into forks: `store_dask`, its schedulers, its errors (F105, F109)."""
+"""dask arrays into forks: `store_dask`, its schedulers, its errors (more of F105 and F109)."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import icechunk_virtual as ic
 from icechunk_virtual.dask import (
     computing_meta,
     merge_sessions_array_kwargs,
-    session_merge_reduction,
     store_dask,
 )
 from icechunk_virtual.requirements import release, require
@@ -121,17 +119,6 @@ def test_an_error_of_a_task_is_the_error(repo: Any) -> None:
         store_dask(sources=[source], targets=[array_in(fork)])
 
 
-def test_session_merge_reduction(repo: Any) -> None:
-    session = repo.writable_session("main")
-    target = array_in(session.fork())
-    options = {"compute": False, "return_stored": True, "load_stored": False, "lock": False}
-    stored = da.store([da.from_array(DATA, chunks=(2, 3))], [target], **options)
-    for arrays in (stored, [stored] if not isinstance(stored, tuple) else list(stored)):
-        session.merge(session_merge_reduction(arrays, split_every=3, scheduler="sync"))
-    session.commit("stored")
-    assert values(repo).tolist() == DATA.tolist()
-
-
 def test_computing_meta() -> None:
     def function(x: int, *, y: int = 0) -> int:
         return x + y
@@ -150,13 +137,6 @@ def test_merge_sessions_array_kwargs(repo: Any) -> None:
 
 
 # -- versions --------------------------------------------------------------------------------------------------
-
-
-def test_f109_old_dask(repo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = array_in(repo.writable_session("main").fork())
-    monkeypatch.setattr(importlib.import_module("dask"), "__version__", "2024.10.3")
-    with pytest.raises(ValueError, match=r"Writing to icechunk requires dask>=2024.11.0 but you have 2024.10.3"):
-        store_dask(sources=[da.ones((8, 6))], targets=[target])
 
 
 def test_no_dask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,20 +45,7 @@ def test_extract_session(repo: Any) -> None:
         extract_session(zarr.create_array({}, shape=(1,), dtype="u1"))
 
 
-def test_merge_sessions_flattens_and_returns_the_first(repo: Any) -> None:
-    session = repo.writable_session("main")
-    forks = [write_row(session.fork(), "a", row, row + 1) for row in range(6)]
-    merged = merge_sessions(forks[0], [forks[1], [forks[2], [forks[3]]]], forks[4:])  # type: ignore[arg-type]
-    assert merged is forks[0]
-    session.merge(merged)
-    session.commit("rows")
-    assert values(repo)[:7, 0].tolist() == [1, 2, 3, 4, 5, 6, 0]
-
-
-def test_merge_sessions_takes_forks_only(repo: Any) -> None:
-    session = repo.writable_session("main")
-    with pytest.raises(TypeError, match=r"merge_sessions only accepts ForkSession objects\. Received 'Session'"):
-        merge_sessions(session.fork(), [session])
+def test_merge_sessions_without_any() -> None:
     with pytest.raises(ValueError, match="at least one"):
         merge_sessions()
     with pytest.raises(ValueError, match="at least one"):
@@ -70,15 +57,6 @@ def test_a_fork_merged_with_itself_is_unchanged(repo: Any) -> None:
     fork = write_row(repo.writable_session("main").fork(), "a", 0, 7)
     merge_sessions(fork, fork)
     assert zarr.open_array(fork.store, path="a")[0].tolist() == [7, 7, 7]  # type: ignore[union-attr]
-
-
-def test_one_path_made_in_two_forks_is_an_error(repo: Any) -> None:
-    session = repo.writable_session("main")
-    forks = [session.fork(), session.fork()]
-    for fork in forks:
-        zarr.create_array(fork.store, name="new", shape=(2,), chunks=(1,), dtype="i4")
-    with pytest.raises(ic.IcechunkError, match="both created a node at `/new`"):
-        merge_sessions(*(sent(fork) for fork in forks))
 
 
 def test_groups_that_are_the_same_in_two_forks(tmp_path: Path) -> None:
@@ -154,18 +132,6 @@ def test_copies_in_one_process_share_caches(repo: Any) -> None:
     assert one.session._workspace.assets is not repo._opened.assets
     reopened = repo.reopen(ic.RepositoryConfig(max_concurrent_requests=1))
     assert sent(reopened.readonly_session("main"))._workspace.assets is not one.session._workspace.assets
-
-
-def test_f104_stores_unpickle_as_they_were(repo: Any) -> None:
-    reader = sent(repo.readonly_session("main").store)
-    assert reader.read_only
-    with pytest.raises(ic.IcechunkError):
-        put(reader, "a/c/0/0", b"x")
-    fork = sent(repo.writable_session("main").fork().store)
-    put(fork, "a/c/0/0", b"x")
-    assert isinstance(fork.session, ic.ForkSession)
-    with pytest.raises(TypeError, match="Cannot commit a fork"):
-        fork.session.commit("x")
 
 
 @pytest.mark.parametrize("count", [3, 150])

@@ -1,4 +1,4 @@
-"""xarray objects into sessions: `to_icechunk` (F106-F108)."""
+"""xarray objects into sessions: `to_icechunk` (more of F106 and F107)."""
 
 from __future__ import annotations
 
@@ -164,7 +164,6 @@ def test_f106_regions(repo: Any, ds: xr.Dataset, chunks: Any) -> None:
         ({"append_dim": "time", "mode": "w"}, "cannot set append_dim unless"),
         ({"append_dim": "time", "mode": "r+"}, "cannot set append_dim unless"),
         ({"region": {"time": slice(0, 2)}, "mode": "w"}, "cannot set region unless"),
-        ({"mode": "r"}, "The only supported options for mode are"),
     ],
 )
 def test_arguments_that_contradict(repo: Any, ds: xr.Dataset, arguments: Any, message: str) -> None:
@@ -174,16 +173,6 @@ def test_arguments_that_contradict(repo: Any, ds: xr.Dataset, arguments: Any, me
 
 
 # -- sessions --------------------------------------------------------------------------------------------------
-
-
-def test_f106_dirty_sessions(repo: Any, ds: xr.Dataset) -> None:
-    session = repo.writable_session("main")
-    to_icechunk(ds[["t"]], session, group="one")
-    to_icechunk(ds[["u"]], session, group="two")
-    with pytest.raises(ValueError, match="not allowed on a Session with uncommitted changes"):
-        to_icechunk(ds[["u"]].chunk(), session, group="three")
-    session.commit("both")
-    assert (list(read(repo, "one")), list(read(repo, "two"))) == (["t"], ["u"])
 
 
 def test_forks_are_sessions_too(repo: Any, ds: xr.Dataset) -> None:
@@ -223,17 +212,8 @@ def test_a_failed_write_changes_nothing(repo: Any, ds: xr.Dataset) -> None:
 # -- chunks ----------------------------------------------------------------------------------------------------
 
 
-def test_f107_safe_chunks(repo: Any, ds: xr.Dataset) -> None:
-    crossing = ds[["t"]].chunk(time=3)
-    encoding = {"t": {"chunks": (4, 4)}}
-    with pytest.raises(ValueError, match=r"[Zz]arr chunks .* would overlap multiple [Dd]ask chunks"):
-        to_icechunk(crossing, repo.writable_session("main"), encoding=encoding)
+def test_chunks_that_two_tasks_write(repo: Any, ds: xr.Dataset) -> None:
     one_by_one = {"scheduler": "sync"}
-    write(repo, crossing, encoding=encoding, safe_chunks=False, chunkmanager_store_kwargs=one_by_one)
+    encoding = {"t": {"chunks": (4, 4)}}
+    write(repo, ds[["t"]].chunk(time=3), encoding=encoding, safe_chunks=False, chunkmanager_store_kwargs=one_by_one)
     assert read(repo).identical(ds[["t"]])
-
-
-def test_f107_align_chunks(repo: Any, ds: xr.Dataset) -> None:
-    write(repo, ds[["t"]].chunk(time=3), encoding={"t": {"chunks": (4, 4)}}, align_chunks=True, split_every=2)
-    assert read(repo).identical(ds[["t"]])
-    assert zarr.open_array(repo.readonly_session("main").store, path="t", mode="r").chunks == (4, 4)
