@@ -22,10 +22,14 @@ def local_folder(repo: str | os.PathLike[str]) -> Path | None:
 
     Raises
     ------
+    ValueError
+        The text is empty.
     InvalidLocation
         A ``file`` URL that cannot be understood.
     """
     text = os.fspath(repo)
+    if not text:
+        raise ValueError("a path is empty; write `.` for the current folder")
     if text[:5].lower() == "file:":
         return Path(local_path(check_location(text)))
     return None if isinstance(repo, str) and "://" in text else Path(text).expanduser()
@@ -73,7 +77,16 @@ def open_repository(repo: str | os.PathLike[str], *, authorize: Authorize | None
 
     Parameters
     ----------
+    repo
+        As `storage_of` takes it.
     authorize
         URL prefixes of virtual chunk containers that may be read, alone or with credentials.
+
+    Raises
+    ------
+    RepositoryNotFound
+        There is none.
+    ValueError, InvalidLocation
+        As `storage_of`.
     """
     return Repository.open(storage_of(repo), authorize_virtual_chunk_access=granted(authorize))

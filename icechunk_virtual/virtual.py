@@ -258,14 +258,12 @@ def find_files(
 
 
 def _endings(scanner: str | ScannerSpec | None) -> tuple[str, ...]:
-    specs = registry.scanners()
     if isinstance(scanner, ScannerSpec):
         return scanner.suffixes
     if scanner is None:
+        specs = registry.scanners()
         return tuple(dict.fromkeys(suffix for spec in specs.values() for suffix in spec.suffixes))
-    if scanner not in specs:
-        raise ValueError(f"no scanner is called {scanner!r}; there are {', '.join(sorted(specs))}")
-    return specs[scanner].suffixes
+    return registry.scanner_named(scanner).suffixes
 
 
 def _skipped_text(skipped: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ class IcechunkVirtualBackend(BackendEntrypoint):
             return False
         try:
             folder = local_folder(filename_or_obj)
-        except IcechunkError:
+        except (IcechunkError, ValueError):
             return False
         return folder is not None and (folder / "refs" / "branch.main" / "ref.json").is_file()
 

@@ -63,6 +63,8 @@ def add_group(commands: Any, name: str, *, help: str) -> Any:  # noqa: A002  # a
 
 def repository(text: str) -> str:
     """Path or URL of a repository: what an alias stands for, everything else as it is; an argparse type."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is empty; write `.` for the current folder")
     if not ALIAS.fullmatch(text):
         return text
     is_path = Path(text).exists()

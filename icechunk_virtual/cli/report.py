@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from icechunk_virtual.cli.versions import MAIN
 from icechunk_virtual.model.nodes import ArrayNode, Node
 from icechunk_virtual.repo.keys import is_below, parent_path
 from icechunk_virtual.scanners.dataset import count, human_bytes
@@ -57,7 +58,7 @@ def how_to_open(repo: str, group: str | None, branch: str, authorize: list[str],
     arguments = [repr(where), "engine='icechunk-virtual'"]
     if group:
         arguments.append(f"group={group!r}")
-    if branch != "main":
+    if branch != MAIN:
         arguments.append(f"branch={branch!r}")
     arguments.append(f"authorize={authorize!r}")
     name, function = _opener(list(nodes))

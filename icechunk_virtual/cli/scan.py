@@ -13,6 +13,7 @@ from icechunk_virtual.cli.output import command, to_run
 from icechunk_virtual.cli.parsing import REPO_HELP, repository
 from icechunk_virtual.cli.progress import progress_bar
 from icechunk_virtual.cli.report import as_text, describe, how_to_open
+from icechunk_virtual.cli.versions import MAIN
 from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.errors import RefNotFound, RepositoryNotFound
 from icechunk_virtual.model.locations import Locations
@@ -22,6 +23,7 @@ from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.keys import parse_path
 from icechunk_virtual.repository import Repository
 from icechunk_virtual.scanners.dataset import count
+from icechunk_virtual.scanners.registry import scanner_named
 from icechunk_virtual.scanners.spec import ScanOptions
 from icechunk_virtual.session import Session
 from icechunk_virtual.storage import Storage, in_memory_storage
@@ -49,7 +51,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--repo", required=True, type=repository, metavar="REPO", help=REPO_HELP)
     parser.add_argument("--group", metavar="PATH", help="group to write into (default: the root)")
-    parser.add_argument("--branch", default="main", metavar="NAME", help="branch to commit to (default: main)")
+    parser.add_argument("--branch", default=MAIN, metavar="NAME", help=f"branch to commit to (default: {MAIN})")
     parser.add_argument("-m", "--message", metavar="TEXT", help="commit message")
     parser.add_argument("--concat", metavar="DIM", help="join several files along this dimension, which they have")
     how = parser.add_mutually_exclusive_group()
@@ -60,7 +62,7 @@ def add_parser(commands: Any) -> None:
         help="if the group is not empty: w- fails (default), a adds variables and replaces those of the same name, "
         "w replaces everything",
     )
-    parser.add_argument("--scanner", metavar="NAME", help="file format (default: found by the content)")
+    parser.add_argument("--scanner", type=_scanner, metavar="NAME", help="file format (default: found by the content)")
     parser.add_argument(
         "--drop-variable",
         action="append",
@@ -74,6 +76,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="check everything and report; write nothing")
     parser.add_argument("--json", action="store_true", help="print the report, or the error, as JSON")
     parser.set_defaults(run=command(work, lambda report: as_text(report).split("\n")))
+
+
+def _scanner(name: str) -> str:
+    """The name of a scanner that there is; an argparse type."""
+    try:
+        scanner_named(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name
 
 
 def work(options: argparse.Namespace) -> dict[str, Any]:
@@ -111,8 +122,10 @@ class Target:
                 raise RepositoryNotFound(
                     f"there is no repository at {options.repo} to append to; leave out --append-dim for the first scan"
                 )
-            if options.branch != "main":
-                raise RefNotFound("a new repository has only the branch main; leave out --branch", ref=options.branch)
+            if options.branch != MAIN:
+                raise RefNotFound(
+                    f"a new repository has only the branch {MAIN}; leave out --branch", ref=options.branch
+                )
             path = Path(options.repo)
             if "://" not in options.repo and path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise ValueError(f"{options.repo} is not a repository, and something is there; name another place")
@@ -181,4 +194,4 @@ class Target:
 def rehearsal(config: RepositoryConfig) -> Session:
     """A session like the first one of a new repository, which leaves nothing behind."""
     repo: Repository = Repository.create(in_memory_storage(), config)
-    return repo.writable_session("main")
+    return repo.writable_session(MAIN)

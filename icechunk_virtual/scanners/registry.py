@@ -46,6 +46,14 @@ def scanners() -> dict[str, ScannerSpec]:
     return specs
 
 
+def scanner_named(name: str) -> ScannerSpec:
+    """The scanner of that name. ``ValueError`` if there is none."""
+    specs = scanners()
+    if name not in specs:
+        raise ValueError(f"no scanner is called {name!r}; there are {', '.join(sorted(specs))}")
+    return specs[name]
+
+
 def choose(source: Source, scanner: str | ScannerSpec | None = None) -> ScannerSpec:
     """Find the scanner for a file.
 
@@ -63,13 +71,9 @@ def choose(source: Source, scanner: str | ScannerSpec | None = None) -> ScannerS
     ValueError
         There is no scanner of that name.
     """
-    if isinstance(scanner, ScannerSpec):
-        return scanner
-    specs = scanners()
     if scanner is not None:
-        if scanner not in specs:
-            raise ValueError(f"no scanner is called {scanner!r}; there are {', '.join(sorted(specs))}")
-        return specs[scanner]
+        return scanner if isinstance(scanner, ScannerSpec) else scanner_named(scanner)
+    specs = scanners()
     head = source.peek(0, _head_length(specs))
     for spec in specs.values():
         if any(head[offset : offset + len(mark)] == mark for offset, mark in spec.magic):

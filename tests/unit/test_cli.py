@@ -213,7 +213,6 @@ def test_a_group_that_is_not_empty(shell: Shell, days: Path) -> None:
         (["a.nc", "--repo", "ftp://host/r"], "no repositories at ftp:// URLs"),
         (["a.nc", "--repo", "r", "--branch", "dev"], "only the branch main"),
         (["a.nc", "--repo", "r", "--append-dim", "time"], "leave out --append-dim"),
-        (["a.nc", "--repo", "r", "--scanner", "nope"], "no scanner is called 'nope'"),
         (["a.nc", "--repo", "r", "--group", "a/../b"], "not allowed in paths"),
         (["full/x.txt", "--repo", "r"], "no scanner takes"),
         (["full", "--repo", "r"], "known ending"),
@@ -234,13 +233,23 @@ def test_append_of_what_is_there(shell: Shell, days: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [[], ["scan"], ["scan", "a.nc"], ["nope"], ["scan", "a", "--repo", "r", "--mode", "a", "--append-dim", "t"]],
+    ("arguments", "match"),
+    [
+        ([], "usage:"),
+        (["scan"], "required: --repo"),
+        (["scan", "a.nc"], "required: --repo"),
+        (["nope"], "invalid choice: 'nope'"),
+        (["scan", "a", "--repo", "r", "--mode", "a", "--append-dim", "t"], "not allowed with argument --mode"),
+        (["scan", "a", "--repo", "r", "--scanner", "nope"], "no scanner is called 'nope'; there are hdf5"),
+        (["scan", "a", "--repo", ""], "argument --repo: a path is empty"),
+        (["info", ""], "argument REPO: a path is empty"),
+    ],
 )
-def test_usage(shell: Shell, arguments: list[str]) -> None:
+def test_usage(shell: Shell, arguments: list[str], match: str) -> None:
     outcome = shell(*arguments)
     assert outcome.code == 2
     assert "usage:" in outcome.err
+    assert match in outcome.err
 
 
 def test_help(shell: Shell) -> None:

@@ -56,6 +56,8 @@ def test_names_are_not_taken_away_or_mistaken(shell: Shell, tmp_path: Path) -> N
     for name in ("a/b", "s3://b", ".", "-", "a b"):
         assert main(["alias", "add", "--", name, "r"]) == 2
     assert "ftp://" in (shell.capture.readouterr().err and shell("alias add x ftp://host/r", 1))
+    assert main(["alias", "add", "nothing", ""]) == 1
+    assert "a path is empty" in shell.capture.readouterr().err
 
 
 URLS = [
