@@ -32,6 +32,7 @@ class Fetcher:
         self.authorization = authorization
         self._kinds = clients
         self._clients: dict[str, Client] = {}
+        self._blocking: dict[str, BlockingClient] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Fetcher, (self.authorization, self._kinds)
@@ -73,9 +74,12 @@ class Fetcher:
         if start == stop:
             return b""
         location = check_location(chunk.url)
-        client = self._client(location)
-        if not isinstance(client, BlockingClient):
-            return None
+        client = self._blocking.get(location.scheme)
+        if client is None:
+            found = self._client(location)
+            if not isinstance(found, BlockingClient):
+                return None
+            client = self._blocking[location.scheme] = found
         return client.read_now(grant, location, chunk, chunk.offset + start, stop - start)
 
     def _client(self, location: Location) -> Client:

@@ -54,21 +54,23 @@ class ArrayLayout:
         Elements per dimension.
     dimension_names : tuple or None
         One entry per dimension; ``None`` for an unnamed one.
+    grid_shape : tuple of int
+        Chunks per dimension, at least 1: an axis of length zero still has chunk 0, whatever its chunk length.
     """
 
     shape: tuple[int, ...]
     chunk_shape: tuple[int, ...]
     dimension_names: tuple[str | None, ...] | None = None
+    grid_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)  # asked for by every read of a chunk
+
+    def __post_init__(self) -> None:
+        counts = (max(1, -(-n // c)) if n else 1 for n, c in zip(self.shape, self.chunk_shape, strict=True))
+        object.__setattr__(self, "grid_shape", tuple(counts))
 
     @property
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)
-
-    @property
-    def grid_shape(self) -> tuple[int, ...]:
-        """Chunks per dimension, at least 1: an axis of length zero still has chunk 0, whatever its chunk length."""
-        return tuple(max(1, -(-n // c)) if n else 1 for n, c in zip(self.shape, self.chunk_shape, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
