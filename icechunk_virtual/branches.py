@@ -21,7 +21,14 @@ class BranchesAndTags:
     # -- branches ----------------------------------------------------------------------------------------------
 
     async def create_branch_async(self, branch: str, snapshot_id: str) -> None:
-        """Create a branch at a snapshot."""
+        """Create a branch at a snapshot.
+
+        Raises
+        ------
+        SnapshotNotFound, InvalidRefName, ReadOnlyError
+        RefExists
+            There is a branch of this name.
+        """
         self._opened.check_writable("Cannot create branch")
         id = await history.existing(self._opened.assets, snapshot_id)
         await refs.create_branch(self._opened.objects, branch, id)
@@ -70,7 +77,14 @@ class BranchesAndTags:
     reset_branch = sync_twin(reset_branch_async)
 
     async def delete_branch_async(self, branch: str) -> None:
-        """Delete a branch, but never ``main``. Snapshots stay."""
+        """Delete a branch. Snapshots stay.
+
+        Raises
+        ------
+        RefNotFound, ReadOnlyError
+        IcechunkError
+            It is ``main``.
+        """
         self._opened.check_writable("Cannot delete branch")
         await refs.delete_branch(self._opened.objects, branch)
 
@@ -79,7 +93,14 @@ class BranchesAndTags:
     # -- tags --------------------------------------------------------------------------------------------------
 
     async def create_tag_async(self, tag: str, snapshot_id: str) -> None:
-        """Create a tag at a snapshot. Tags are immutable, and a deleted name is never free again."""
+        """Create a tag at a snapshot. Tags are immutable, and a deleted name is never free again.
+
+        Raises
+        ------
+        SnapshotNotFound, InvalidRefName, ReadOnlyError
+        RefExists
+            There is a tag of this name, or there was one.
+        """
         self._opened.check_writable("Cannot create tag")
         id = await history.existing(self._opened.assets, snapshot_id)
         await refs.create_tag(self._opened.objects, tag, id)
@@ -104,7 +125,12 @@ class BranchesAndTags:
     lookup_tag = sync_twin(lookup_tag_async)
 
     async def delete_tag_async(self, tag: str) -> None:
-        """Delete a tag. Its name cannot be used again."""
+        """Delete a tag. Its name cannot be used again.
+
+        Raises
+        ------
+        RefNotFound, ReadOnlyError
+        """
         self._opened.check_writable("Cannot delete tag")
         await refs.delete_tag(self._opened.objects, tag)
 

@@ -34,6 +34,11 @@ def computing_meta(func: Callable[P, R]) -> Callable[P, Any]:
 
     Before anything is computed dask calls it with ``computing_meta=True`` to learn what kind of array comes out. Then
     it is answered with an array of one object, and `func` is not called.
+
+    Parameters
+    ----------
+    func
+        For ``dask.array.reduction``, as its `chunk`, `combine` or `aggregate`.
     """
 
     @functools.wraps(func)
@@ -121,6 +126,13 @@ def session_merge_reduction(
     -------
     ForkSession
         The changes of all.
+
+    Raises
+    ------
+    TypeError
+        An array is not in the store of a fork.
+    ValueError
+        dask is older than 2024.11.0, or there is no array.
     """
     return _merge_in_trees(arrays, extract_session, split_every, store_kwargs)
 

@@ -73,6 +73,13 @@ class Maintenance:
         -------
         set of str
             Ids of the versions that are too old. The tip of a branch or tag may be among them.
+
+        Raises
+        ------
+        TypeError
+            A moment without time zone.
+        ReadOnlyError
+            The storage cannot be written to.
         """
         self._opened.check_writable("Cannot expire snapshots")
         released = await expire.expire(
@@ -106,13 +113,24 @@ class Maintenance:
             Aware datetime: objects written later stay, and with them all that younger snapshots need.
         dry_run
             Only count.
-        max_snapshots_in_memory, max_compressed_manifest_mem_bytes, max_concurrent_manifest_fetches
-            Limits on memory and concurrency.
+        max_snapshots_in_memory, max_concurrent_manifest_fetches
+            How many at once, from 1 to 65535.
+        max_compressed_manifest_mem_bytes
+            Sum of the sizes of the manifest files in memory at once.
 
         Returns
         -------
         GCSummary
             What was deleted. An object that could not be deleted is logged and does not count.
+
+        Raises
+        ------
+        TypeError
+            A moment without time zone.
+        ValueError, OverflowError
+            A limit of zero, or out of range.
+        ReadOnlyError
+            The storage cannot be written to, and it is no dry run.
         """
         if not dry_run:
             self._opened.check_writable("Cannot garbage collect")
@@ -131,7 +149,7 @@ class Maintenance:
         max_compressed_manifest_mem_bytes: int = MAX_MANIFEST_BYTES,
         max_concurrent_manifest_fetches: int = MAX_MANIFESTS,
     ) -> int:
-        """Bytes of the distinct native chunks of all versions; see `chunk_storage_stats`."""
+        """Bytes of the distinct native chunks of all versions; parameters as for `chunk_storage_stats`."""
         limits = Limits(max_snapshots_in_memory, max_compressed_manifest_mem_bytes, max_concurrent_manifest_fetches)
         return await stats.native_storage(self._opened.assets, limits)
 
@@ -149,7 +167,7 @@ class Maintenance:
         Parameters
         ----------
         max_snapshots_in_memory, max_compressed_manifest_mem_bytes, max_concurrent_manifest_fetches
-            Limits on memory and concurrency.
+            Limits, as for `garbage_collect`.
         """
         limits = Limits(max_snapshots_in_memory, max_compressed_manifest_mem_bytes, max_concurrent_manifest_fetches)
         return await stats.chunk_storage(self._opened.assets, limits)

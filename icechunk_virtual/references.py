@@ -60,7 +60,9 @@ class ReferenceCalls:
 
         Raises
         ------
-        NoContainer, InvalidLocation, InvalidChunkIndex, ReadOnlyError
+        NoContainer, InvalidLocation, InvalidChunkIndex, InvalidKey, ReadOnlyError
+        OverflowError
+            A negative number, or one beyond 64 bits.
         NodeNotFound
             The array does not exist (a ``KeyError``).
         """
@@ -152,12 +154,19 @@ class ReferenceCalls:
         arr_offset
             Chunk grid coordinates of the box's first chunk.
         checksum
-            One for all.
+            One for all: entity tag, or the moment (aware datetime) after which the objects must not have changed.
 
         Returns
         -------
         list of tuple or None
             Indices of the chunks left out; ``None`` when there are none.
+
+        Raises
+        ------
+        ValueError
+            Lengths that do not fit each other, or negative numbers.
+        InvalidLocation, InvalidChunkIndex, ReadOnlyError, NodeNotFound
+            Then nothing was set.
         """
         self._check_writable()
         path = _array_path(array_path)
@@ -188,6 +197,11 @@ class ReferenceCalls:
         -------
         list of tuple or None
             Indices of the chunks left out; ``None`` when there are none.
+
+        Raises
+        ------
+        InvalidLocation, InvalidChunkIndex, ReadOnlyError, NodeNotFound
+            Then nothing was set.
         """
         self._check_writable()
         path = _array_path(array_path)

@@ -115,7 +115,17 @@ class Repository(BranchesAndTags, Maintenance):
         config: RepositoryConfig | None = None,
         authorize_virtual_chunk_access: Authorize | None = None,
     ) -> Repository:
-        """Open the repository if there is one, otherwise create it."""
+        """Open the repository if there is one, otherwise create it.
+
+        Parameters are those of `open`; `config` is saved only when the repository is created.
+
+        Raises
+        ------
+        RepositoryExists
+            Something that is no repository is there.
+        UnsupportedFormat
+            It is of a newer format version.
+        """
         return cls(storage, await creation.open_or_create(storage.object_store, config, authorize_virtual_chunk_access))
 
     open_or_create = class_twin(open_or_create_async)
@@ -141,7 +151,12 @@ class Repository(BranchesAndTags, Maintenance):
     ) -> Repository:
         """The same repository with another configuration merged over this one's, or other authorisations.
 
-        ``None`` keeps the present authorisations, an empty mapping revokes them.
+        Parameters
+        ----------
+        config
+            Overrides single fields; not saved until `save_config` of the result.
+        authorize_virtual_chunk_access
+            As for `open`. ``None`` keeps the present authorisations, an empty mapping revokes them.
         """
         return Repository(self._storage, creation.reopen(self._opened, config, authorize_virtual_chunk_access))
 
@@ -201,7 +216,18 @@ class Repository(BranchesAndTags, Maintenance):
         return set(self._opened.granted)
 
     def set_default_commit_metadata(self, metadata: dict[str, Any]) -> None:
-        """Properties of every commit of sessions opened from now on; those of the commit itself win."""
+        """Properties of every commit of sessions opened from now on; those of the commit itself win.
+
+        Parameters
+        ----------
+        metadata
+            JSON-like values.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A value that JSON does not have, or one nested deeper than 128 levels.
+        """
         self._default_metadata = normalise(metadata)
 
     def default_commit_metadata(self) -> dict[str, Any]:
@@ -215,7 +241,16 @@ class Repository(BranchesAndTags, Maintenance):
     ) -> BothIterator[SnapshotInfo]:
         """A version and all before it, newest first, fetched one by one; an iterator and an async iterator in one.
 
-        Exactly one of `branch`, `tag`, `snapshot_id` names the version.
+        Parameters
+        ----------
+        branch, tag, snapshot_id
+            Exactly one names the version.
+
+        Raises
+        ------
+        ValueError
+            Not exactly one of them.
+        RefNotFound, SnapshotNotFound
         """
         assets = self._opened.assets
         start = run(history.resolve(assets, Version(branch, tag, snapshot_id)))
@@ -224,7 +259,7 @@ class Repository(BranchesAndTags, Maintenance):
     def async_ancestry(
         self, *, branch: str | None = None, tag: str | None = None, snapshot_id: str | None = None
     ) -> BothIterator[SnapshotInfo]:
-        """A version and all before it, newest first; see `ancestry`."""
+        """As `ancestry`, but a ref that does not exist is an error of the first step."""
         version = Version(branch, tag, snapshot_id)
         assets = self._opened.assets
 
@@ -246,7 +281,19 @@ class Repository(BranchesAndTags, Maintenance):
     lookup_snapshot = sync_twin(lookup_snapshot_async)
 
     async def inspect_snapshot_async(self, snapshot_id: str, *, pretty: bool = True) -> str:
-        """Everything in a snapshot file as JSON text."""
+        """Everything in a snapshot file as JSON text.
+
+        Parameters
+        ----------
+        snapshot_id
+            Of the snapshot.
+        pretty
+            Indented, over many lines.
+
+        Raises
+        ------
+        SnapshotNotFound
+        """
         snapshot = await history.fetch(self._opened.assets, parse_snapshot_id(snapshot_id))
         return inspect.snapshot_json(snapshot, pretty=pretty)
 
@@ -262,7 +309,23 @@ class Repository(BranchesAndTags, Maintenance):
         to_tag: str | None = None,
         to_snapshot_id: str | None = None,
     ) -> Diff:
-        """What changed between two versions; `from` must be an earlier version of `to`."""
+        """What changed between two versions.
+
+        Parameters
+        ----------
+        from_branch, from_tag, from_snapshot_id
+            Exactly one names the earlier version, whose changes do not count.
+        to_branch, to_tag, to_snapshot_id
+            Exactly one names the later version.
+
+        Raises
+        ------
+        ValueError
+            Not exactly one of each.
+        RefNotFound, SnapshotNotFound
+        IcechunkError
+            The first is not an earlier version of the second.
+        """
         assets = self._opened.assets
         start = await history.resolve(assets, Version(from_branch, from_tag, from_snapshot_id))
         end = await history.resolve(assets, Version(to_branch, to_tag, to_snapshot_id))
@@ -308,7 +371,15 @@ class Repository(BranchesAndTags, Maintenance):
     readonly_session = sync_twin(readonly_session_async)
 
     async def writable_session_async(self, branch: str) -> Session:
-        """A checkout of the tip of a branch, to be changed and committed."""
+        """A checkout of the tip of a branch, to be changed and committed.
+
+        Raises
+        ------
+        RefNotFound
+            There is no such branch.
+        ReadOnlyError
+            The storage cannot be written to.
+        """
         self._opened.check_writable("Cannot create writable_session")
         assets = self._opened.assets
         id = await history.resolve(assets, Version(branch=branch))
@@ -333,7 +404,12 @@ class Repository(BranchesAndTags, Maintenance):
     ) -> Iterator[IcechunkStore]:
         """A writable store that is committed on leaving the ``with`` block; not if an exception leaves it.
 
-        Parameters are those of `Session.commit`.
+        Parameters
+        ----------
+        branch
+            To commit to.
+        message, metadata, rebase_with, rebase_tries
+            As for `Session.commit`, whose errors these are too.
         """
         session = self.writable_session(branch)
         yield session.store

@@ -135,6 +135,14 @@ class Session:
             Starts with ``/``.
         batch_size
             Kept for compatibility; manifests are read whole.
+
+        Raises
+        ------
+        ValueError
+            The path does not start with ``/``, or the batch size is less than 1.
+        NodeNotFound
+        IcechunkError
+            A group is there.
         """
         if not array_path.startswith("/"):
             raise ValueError("Invalid path: path must start with a `/` character")
@@ -261,10 +269,19 @@ class Session:
     async def flush_async(self, message: str, metadata: dict[str, Any] | None = None) -> str:
         """Write the changes as a snapshot without moving the branch. Nothing refers to it until a ref does.
 
+        Parameters
+        ----------
+        message, metadata
+            As for `commit`.
+
         Returns
         -------
         str
             Id of the new snapshot; the session is read-only on it afterwards.
+
+        Raises
+        ------
+        NothingToCommit, ReadOnlyError, TypeError
         """
         self._check_committable("flush")
         return encode_id(await commit.flush(self._workspace, message, metadata))
@@ -284,6 +301,9 @@ class Session:
         RebaseFailedError
             Conflicts with a commit that the solver does not solve. The session keeps its changes and can be rebased
             again; it is on the last commit that could be passed.
+        ReadOnlyError
+        IcechunkError
+            The session's base is not in the history of the branch any more.
         """
         await rebase.rebase(self._workspace, solver)
 

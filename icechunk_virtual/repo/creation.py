@@ -44,7 +44,8 @@ logger = logging.getLogger(__name__)
 CONFIG_KEY = "config.yaml"
 MAIN_BRANCH = "main"
 _FORMAT_2_KEY = "repo"
-_CREATION_LOOKS, _CREATION_PAUSE = 40, 0.05  # seconds; whoever lost a race of creations waits for the winner
+_CREATION_LOOKS = 40  # whoever lost a race of creations looks so often whether the winner is ready,
+_CREATION_PAUSE = 0.05  # and waits so many seconds in between
 Connect = Callable[[StorageSettings | None], ObjectStore]
 Granted = Mapping[str, Any]
 
@@ -65,6 +66,10 @@ class Opened:
         Which foreign objects may be read, and the way to them.
     assets
         Its objects, through caches.
+    granted
+        Authorisations as they were given: prefixes to credentials.
+    world
+        Clock and randomness.
     """
 
     connect: Connect

@@ -69,6 +69,10 @@ class Workspace:
         The snapshot that the session started from, or its id while nobody has asked for more: see `snapshot`.
     branch
         The branch to commit to; ``None`` when read-only.
+    default_metadata
+        Properties of its commits.
+    world
+        Clock and randomness.
     changes
         On top of the base. Mutated only while `lock` is held; the lock is never held over an ``await``.
     committed
@@ -77,6 +81,10 @@ class Workspace:
         Manifests of commits that lost their race, by array and box: the next try need not write them again.
     unclear
         Commits whose answers were lost. When the branch turns out to be at one of them, the session is committed.
+    committing
+        A commit or rebase is under way: writes are refused.
+    fork_id
+        The same for all copies of a fork, ``None`` for a session that is none.
     arrived
         The changes that travelled in a pickle, as they were then.
     """
