@@ -197,7 +197,7 @@ class Session:
                 "Cannot fork a Session with uncommitted changes. Make a commit, create a new Session, and then fork "
                 "that to execute distributed writes."
             )
-        return ForkSession(forks.copy_of(self._workspace))
+        return ForkSession(self._workspace.with_changes(ChangeSet()))
 
     async def merge_async(self, *others: ForkSession) -> None:
         """Bring the changes of forks into this session; where two changed the same, the later argument wins.

@@ -12,13 +12,6 @@ from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.workspace import Workspace
 
 
-def copy_of(ws: Workspace) -> Workspace:
-    """An independent workspace with the same base and changes."""
-    return replace(
-        ws, changes=ws.changes.copy(), lock=type(ws).new_lock(), committed={}, written={}, arrived=None, fork_id=None
-    )
-
-
 def written_since_arrival(ws: Workspace) -> Workspace:
     """The chunks that a fork wrote since it was unpickled, as a fork of their own; all changes if there were others.
 
@@ -26,7 +19,11 @@ def written_since_arrival(ws: Workspace) -> Workspace:
     written over it, the others cannot bring it back.
     """
     changes = None if ws.arrived is None else ws.changes.chunks_since(ws.arrived)
-    return ws if changes is None else replace(ws, changes=changes, arrived=None, lock=type(ws).new_lock())
+    if changes is None:
+        return ws
+    part = ws.with_changes(changes)
+    part.fork_id = ws.fork_id
+    return part
 
 
 def same_state(one: Workspace, other: Workspace) -> bool:

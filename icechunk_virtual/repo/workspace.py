@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.fetch import Fetcher
@@ -106,8 +106,6 @@ class Workspace:
     fork_id: str | None = None
     arrived: ChangeSet | None = None
 
-    new_lock: ClassVar[Callable[[], threading.RLock]] = threading.RLock
-
     @property
     def snapshot(self) -> Snapshot:
         """The base. Fetched now if only its id travelled in a pickle."""
@@ -124,6 +122,20 @@ class Workspace:
     def read_only(self) -> bool:
         """Whether the session cannot change anything."""
         return self.branch is None
+
+    def with_changes(self, changes: ChangeSet) -> Workspace:
+        """An independent workspace on the same base with other changes. What is under way here is not there."""
+        return Workspace(
+            self.assets,
+            self.authorization,
+            self.fetcher,
+            self.config,
+            self.base,
+            self.branch,
+            self.default_metadata,
+            self.world,
+            changes,
+        )
 
     def check_writable(self) -> None:
         """Raise `ReadOnlyError` unless the session may change something."""

@@ -204,3 +204,11 @@ def test_names_of_deleted_new_nodes_are_gone(repo: Repository) -> None:
     put(session.store, "g/b/zarr.json", array_document((2,)))
     delete(session.store, "g/b/zarr.json")
     assert names_of(session.store, "g") == ["zarr.json"]
+
+
+def test_a_fork_made_during_a_commit_can_be_written_to(repo: Repository) -> None:
+    session = repo.writable_session("main")
+    with session._workspace.exclusively():
+        fork = session.fork()
+        put(fork.store, "new/zarr.json", GROUP)
+    assert fork.status().new_groups == {"/new"}
