@@ -21,6 +21,7 @@ from tests.support.conflicts import (
     base,
     both,
     delete,
+    delete_chunk,
     fill,
     race,
     set_chunk,
@@ -153,6 +154,13 @@ def test_discarded_after_a_rebase_there_is_nothing_to_commit() -> None:
 class Broken(ic.ConflictSolver):
     def decide(self, conflict: ic.Conflict) -> ic.VersionSelection:
         raise ZeroDivisionError
+
+
+def test_their_chunk_over_our_deletion() -> None:
+    _, session, _ = race(OURS, pair(set_chunk("a", 0, 0), delete_chunk("a", 0, 0)))
+    session.rebase(THEIRS_WIN)
+    assert values(session.store)["a"][1][0] == [7, 1, 1, 1]
+    assert not session.has_uncommitted_changes
 
 
 def test_more_commits_than_logs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
