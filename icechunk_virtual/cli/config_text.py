@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from icechunk_virtual.containers.container import SECRET_OPTION
+from icechunk_virtual.containers.container import HIDDEN, is_secret
 from icechunk_virtual.errors import CorruptFile
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format import yaml_nodes
@@ -14,7 +14,6 @@ from icechunk_virtual.repo.format.yaml_nodes import Tagged, Token
 
 _FREE_OPTIONS = frozenset({"gcs", "azure", "http"})
 """Tags of stores whose options are free texts, among which a careless user may have put a key."""
-_HIDDEN = "***"
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -27,8 +26,8 @@ def read_config(file: Path) -> RepositoryConfig:
         It is none, or was printed by `as_yaml` and lacks its secrets; the message names the file.
     """
     text = file.read_bytes()
-    if f'"{_HIDDEN}"'.encode() in text:
-        raise ValueError(f'{file}: "{_HIDDEN}" stands for a secret that was not shown; put it in')
+    if f'"{HIDDEN}"'.encode() in text:
+        raise ValueError(f'{file}: "{HIDDEN}" stands for a secret that was not shown; put it in')
     return parse_config(text, str(file))
 
 
@@ -63,7 +62,7 @@ def _set_only(value: Any) -> Any:
     """A value for `yaml_nodes.emit`, ``None`` if nothing in it is set."""
     match value:
         case Tagged(tag, dict() as options) if tag in _FREE_OPTIONS:
-            return Tagged(tag, {key: _HIDDEN if SECRET_OPTION.search(_name(key)) else v for key, v in options.items()})
+            return Tagged(tag, {key: HIDDEN if is_secret(_text(key), _text(v)) else v for key, v in options.items()})
         case Tagged(tag, content):
             return Tagged(tag, _set_only(content))
         case dict():
@@ -75,14 +74,14 @@ def _set_only(value: Any) -> Any:
     return value
 
 
-def _name(key: str | Token) -> str:
-    return key.text if isinstance(key, Token) else key
+def _text(scalar: str | Token) -> str:
+    return scalar.text if isinstance(scalar, Token) else scalar
 
 
 def _plain(value: Any) -> Any:
     match value:
         case dict():
-            return {_name(key): _plain(v) for key, v in value.items()}
+            return {_text(key): _plain(v) for key, v in value.items()}
         case list():
             return [_plain(item) for item in value]
         case Tagged(tag, content):

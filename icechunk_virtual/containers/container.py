@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from icechunk_virtual.containers.url import check_prefix
+from icechunk_virtual.containers.url import check_prefix, without_user_info
 from icechunk_virtual.errors import InvalidLocation
 from icechunk_virtual.model.checked import U32, Checked, Union, Variant, member_of, text_mapping
 
@@ -63,13 +63,20 @@ def _path(value: Any) -> Path:
 Options = Annotated[dict[str, str], _options]
 LocalPath = Annotated[Path, _path]
 
-SECRET_OPTION = re.compile("key|secret|token|password|sas|sig|credential", re.IGNORECASE)
-"""Names of store options whose values are not shown."""
+HIDDEN = "***"
+"""Stands where a secret is not shown."""
+
+_SECRET_OPTION = re.compile("key|secret|token|password|sas|sig|credential", re.IGNORECASE)
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether an option of a store must not be shown: by its name, or as a URL with a password (of a proxy)."""
+    return _SECRET_OPTION.search(name) is not None or without_user_info(value) != value
 
 
 def shown_options(options: Mapping[str, str]) -> dict[str, str]:
     """Options of a store as they may be shown: without what could be a secret."""
-    return {key: "***" if SECRET_OPTION.search(key) else value for key, value in options.items()}
+    return {name: HIDDEN if is_secret(name, value) else value for name, value in options.items()}
 
 
 class ObjectStoreConfig(Union):

@@ -34,6 +34,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\]")
 _PORT = re.compile(r"[0-9]{1,5}")
+_USER_INFO = re.compile(r"(?<=//)[^/?#]*@")
 _ENCODED_SEPARATOR = re.compile(r"%2f", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[/\\]")
 _URL_PATH_SAFE = "/~!$&'()*+,;=:@-._"
@@ -152,6 +153,11 @@ def file_url(path: str | os.PathLike[str]) -> str:
     return "file:///" + urllib.parse.quote(os.fsencode(absolute), safe=_URL_PATH_SAFE).lstrip("/")
 
 
+def without_user_info(text: str) -> str:
+    """A URL without the name and password that may be in front of its host; all other texts as they are."""
+    return _USER_INFO.sub("", text)
+
+
 def local_path(location: Location) -> str:
     """The path on this machine that a ``file`` location means."""
     if os.name == "nt" and re.match(r"/[A-Za-z]:", location.path):
@@ -164,7 +170,7 @@ def _invalid(text: str, problem: str, remedy: str) -> InvalidLocation:
 
 
 def _ambiguous(text: str, problem: str, remedy: str) -> InvalidLocation:
-    return _invalid(text, f"invalid chunk location, {problem}: {ascii(text)[1:-1]}", remedy)
+    return _invalid(text, f"invalid chunk location, {problem}: {ascii(without_user_info(text))[1:-1]}", remedy)
 
 
 def _parse(text: str) -> Location:

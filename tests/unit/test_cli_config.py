@@ -148,7 +148,7 @@ def test_containers(shell: Shell) -> None:
 
 def test_secrets_are_not_shown(shell: Shell) -> None:
     config = icv.RepositoryConfig()
-    store = icv.gcs_store({"google_service_account_key": "hush", "region": "eu"})
+    store = icv.gcs_store({"google_service_account_key": "hush", "region": "eu", "proxy_url": "http://me:hush@h"})
     config.set_virtual_chunk_container(icv.VirtualChunkContainer("gs://b/x/", store))
     repo = icv.Repository.open(icv.local_filesystem_storage("r"), config)
     repo.save_config()
@@ -156,6 +156,7 @@ def test_secrets_are_not_shown(shell: Shell) -> None:
     for out in (shell("show"), shell("show", "--json"), repo._repr_html_()):
         assert "hush" not in out
     assert "eu" in shell("show")
+    assert "hush" not in repr(store)
     assert shell.config.virtual_chunk_containers["gs://b/x/"].store == store
     Path("c.yaml").write_text(shell("show"))
     shell.fails("set", "--file", "c.yaml", match="stands for a secret that was not shown")

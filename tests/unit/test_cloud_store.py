@@ -493,6 +493,25 @@ def test_signatures_in_addresses_are_not_shown() -> None:
     assert "HIDDEN" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("service", ["s3", "gcs", "azure"])
+def test_credentials_with_line_breaks_are_refused(service: str) -> None:
+    """As from a file that ends with one. The library panics, which nobody understands."""
+    storages = {
+        "s3": lambda: ours.s3_storage(bucket="b", prefix="p", access_key_id="k", secret_access_key="HIDDEN\n"),
+        "gcs": lambda: ours.gcs_storage(bucket="b", prefix="p", bearer_token="HIDDEN\n"),
+        "azure": lambda: ours.azure_storage(account="a", container="b", prefix="p", bearer_token="HIDDEN\n"),
+    }
+    with pytest.raises(StorageError, match="hold a line break") as caught:
+        ours.Repository.open(storages[service]())
+    assert "HIDDEN" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_no_passwords_in_endpoints() -> None:
+    with pytest.raises(StorageError, match="the endpoint_url has a name or password") as caught:
+        ours.s3_storage(bucket="b", prefix="p", endpoint_url="https://me:HIDDEN@host")
+    assert "HIDDEN" not in str(caught.value)
+
+
 def test_the_place_is_named(bucket: Bucket) -> None:
     assert repr(store_of(bucket)) == f"CloudStore(s3://{bucket.name}/repo)"
     with pytest.raises(IcechunkError, match=f"s3://{bucket.name}/repo"):

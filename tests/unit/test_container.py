@@ -68,7 +68,7 @@ def test_legal_too(prefix: str, store: ObjectStoreConfig) -> None:
         ("file://host/a/", FILES, "no host"),
         ("s3://b/x/../", S3, "segments"),
         ("s3://a b/", S3, "host"),
-        ("s3://user:secret@b/", S3, "user info"),
+        ("s3://user:secret@b/", S3, "user info is not allowed: s3://b/ "),
         ("s3://b:99999/", S3, "port"),
         ("http://[::1/", HTTP, "host"),
         ("http://h/?x/", HTTP, "url prefix"),

@@ -19,6 +19,7 @@ import obstore.store
 
 from icechunk_virtual.containers.container import S3Options
 from icechunk_virtual.containers.credentials import AnyS3Credential, S3Credentials, S3StaticCredentials
+from icechunk_virtual.containers.url import without_user_info
 from icechunk_virtual.errors import StorageError
 from icechunk_virtual.repo.cloud.aws_profile import profile_key, profile_region
 from icechunk_virtual.repo.cloud.clients import Manner, client_options, retry_config
@@ -231,6 +232,11 @@ def r2_place(
 def _place(
     options: S3Options, bucket: str, prefix: str | None, credentials: AnyS3Credential | None, kind: S3Kind
 ) -> S3Place:
+    if without_user_info(options.endpoint_url or "") != (options.endpoint_url or ""):
+        raise StorageError(
+            "storage error: the endpoint_url has a name or password in front of its host, which requests cannot use. "
+            "Leave it out, and give credentials by their own arguments."
+        )
     if kind is S3Kind.S3_OBJECT_STORE:
         spelt = spell_prefix(prefix or "")
     else:  # the one dialect that keeps what it is given

@@ -5,6 +5,7 @@ What is given this way wins over whatever the environment says. Knows no store a
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,7 +21,10 @@ from icechunk_virtual.model.world import REAL_WORLD, World
 if TYPE_CHECKING:
     from obstore.store import AzureCredential, GCSCredential, S3Credential
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 T = TypeVar("T", S3StaticCredentials, GcsBearerCredential)
+S = TypeVar("S", bound=str | None)
 T_co = TypeVar("T_co", S3StaticCredentials, GcsBearerCredential, covariant=True)
 
 
@@ -83,27 +87,36 @@ class Fresh(Generic[T]):
         return datetime.fromtimestamp(self._world.now_us() / 1_000_000, UTC)
 
 
+def _checked(secret: S) -> S:
+    """The same, unless no request can carry it: the library would panic, or the server say that the key is wrong."""
+    if secret is not None and _CONTROL.search(secret):
+        raise ValueError(
+            "the credentials hold a line break or another control character: remove it, by .strip() for instance"
+        )
+    return secret
+
+
 def s3_key(key: S3StaticCredentials, expires: datetime | None = None) -> S3Credential:
-    """A key pair."""
+    """A key pair. ``ValueError`` if it has control characters."""
     return {
-        "access_key_id": key.access_key_id,
-        "secret_access_key": key.secret_access_key,
-        "token": key.session_token,
+        "access_key_id": _checked(key.access_key_id),
+        "secret_access_key": _checked(key.secret_access_key),
+        "token": _checked(key.session_token),
         "expires_at": expires,
     }
 
 
 def gcs_token(token: str, expires: datetime | None = None) -> GCSCredential:
-    """A bearer token."""
-    return {"token": token, "expires_at": expires}
+    """A bearer token. ``ValueError`` if it has control characters."""
+    return {"token": _checked(token), "expires_at": expires}
 
 
 def azure_secret(credentials: AzureStaticCredentials) -> AzureCredential:
-    """A key, signature or token."""
+    """A key, signature or token. ``ValueError`` if it has control characters."""
     if isinstance(credentials, AzureStaticCredentials.AccessKey):
-        return {"access_key": credentials._0, "expires_at": None}
+        return {"access_key": _checked(credentials._0), "expires_at": None}
     if isinstance(credentials, AzureStaticCredentials.SasToken):
-        return {"sas_token": credentials._0, "expires_at": None}
+        return {"sas_token": _checked(credentials._0), "expires_at": None}
     if isinstance(credentials, AzureStaticCredentials.BearerToken):
-        return {"token": credentials._0, "expires_at": None}
+        return {"token": _checked(credentials._0), "expires_at": None}
     raise TypeError(f"{type(credentials).__name__} is no kind of Azure credentials")
