@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
 
 from icechunk_virtual._sync import run
 from icechunk_virtual.cli.messages import UsageError
@@ -175,7 +175,7 @@ def _names(names: Iterable[str]) -> str:
 # -- descriptions ----------------------------------------------------------------------------------------------
 
 
-def iso(moment: Any) -> str:
+def iso(moment: datetime) -> str:
     """A UTC datetime as ISO 8601 text with microseconds."""
     return f"{moment:%Y-%m-%dT%H:%M:%S.%fZ}"
 

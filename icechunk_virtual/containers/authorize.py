@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.containers.container import VirtualChunkContainer
+from icechunk_virtual.containers.container import S3Options, VirtualChunkContainer, shown_options
 from icechunk_virtual.containers.prefixes import match_prefixes
 from icechunk_virtual.containers.url import Location, check_location, check_prefix
 from icechunk_virtual.errors import InvalidLocation, NoContainer, NotAuthorized
@@ -148,7 +148,7 @@ class Authorization:
         """
         grant = self._grant_for(location)
         if not grant.authorized:
-            text = _not_authorized_text(location, grant.prefix, self.granted_prefixes)
+            text = _not_authorized_text(location, grant, self.granted_prefixes)
             raise NotAuthorized(text, location=location, prefix=grant.prefix.text)
         return grant
 
@@ -204,11 +204,24 @@ def _no_container_text(location: Location) -> str:
     )
 
 
-def _not_authorized_text(location: str, prefix: Location, granted: frozenset[str]) -> str:
+def _other_addresses(container: VirtualChunkContainer) -> str:
+    """A sentence about where requests go, with the credentials granted, if the repository says another place."""
+    options: Any = getattr(container.store, "_0", None)
+    given = {"endpoint_url": options.endpoint_url or ""} if isinstance(options, S3Options) else options
+    if not isinstance(given, Mapping):
+        return ""
+    shown = shown_options(given)
+    there = [ascii(text) for name, text in shown.items() if text and ("url" in name or "endpoint" in name)]
+    return f" The repository has its requests, with what you grant, sent to {', '.join(there)}." if there else ""
+
+
+def _not_authorized_text(location: str, grant: Grant, granted: frozenset[str]) -> str:
+    prefix = grant.prefix
     known = ", ".join(map(repr, sorted(granted))) or "none"
     return (
         f"a virtual chunk in this repository ({location}) resolves to the url prefix {prefix}, to be able to fetch the "
         "chunk you need to authorize the virtual chunk container when you open/create the repository "
-        f"(authorised so far: {known}). If you trust this repository to read there, pass authorize="
-        f"[{json.dumps(prefix.text)}] to xarray.open_dataset, or elsewhere:\n    {code_that_authorizes(prefix)}"
+        f"(authorised so far: {known}).{_other_addresses(grant.container)} If you trust this repository to read there, "
+        f"pass authorize=[{json.dumps(prefix.text)}] to xarray.open_dataset, or elsewhere:\n"
+        f"    {code_that_authorizes(prefix)}"
     )

@@ -85,7 +85,7 @@ def translate(error: Exception, key: str) -> StorageError:
     """Our error for a foreign one about the object `key`."""
     cause = _plain_text(error) or type(error).__name__
     kind, text = _translation(error, cause)
-    return kind(text.format(key=key, cause=cause), key=key)
+    return kind(text.format(key=key or "the whole storage", cause=cause), key=key)
 
 
 def _translation(error: Exception, cause: str) -> Translation:

@@ -161,7 +161,7 @@ def _open(grant: Grant, location: Location, url: str, settings: EffectiveStorage
         reason = error.message if isinstance(error, StorageError) else translate(error, url).message
         raise ContainerError(
             f"storage error: the container {grant.prefix} cannot be opened: {reason}", location=location.text
-        ) from error
+        ) from without_debug_text(error)
 
 
 def _open_s3(grant: Grant, location: Location, _url: str, settings: EffectiveStorage) -> ForeignStore:

@@ -115,6 +115,24 @@ def test_azure_needs_credentials() -> None:
         authorization.readable("az://c/x")
 
 
+@pytest.mark.parametrize(
+    ("prefix", "store"),
+    [
+        ("s3://b/", s3_store(endpoint_url="http://evil/")),
+        ("gs://b/", gcs_store({"google_base_url": "http://evil/", "proxy_url": "http://me:HIDDEN@h"})),
+        ("az://b/", azure_store(account="a", config={"azure_endpoint": "http://evil/"})),
+    ],
+)
+def test_where_the_repository_has_requests_sent_is_said(prefix: str, store: AnyObjectStoreConfig) -> None:
+    """Who grants credentials should know who gets them."""
+    with pytest.raises(NotAuthorized, match="with what you grant, sent to 'http://evil/'") as caught:
+        Authorization(containers(prefix, store=store), {}).readable(prefix + "x")
+    assert "HIDDEN" not in str(caught.value)
+    with pytest.raises(NotAuthorized) as caught:
+        Authorization(containers("s3://b/", store=s3_store(region="eu")), {}).readable("s3://b/x")
+    assert "sent to" not in str(caught.value)
+
+
 def test_writing_needs_a_container_but_no_authorisation() -> None:
     authorization = Authorization(
         containers("file:///d/")
