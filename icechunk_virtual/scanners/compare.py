@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icechunk_virtual.model.chunk_refs import ChunkKind
 from icechunk_virtual.scanners.dataset import VirtualArray
@@ -39,13 +40,19 @@ _PACKING = frozenset(PACKING)
 ENCODING = ("byte order", "codecs", "configuration of codec", "chunk shape", "fill value")
 """Facts that do not count where values are decoded, compared and encoded again."""
 _DECODING = ("codecs", "chunk_grid", "fill_value")  # equal bytes are equal values where these are equal
+FIRST_FILE = "the first file"
 _LARGEST = 1 << 30
 """Bytes of values that are decoded to be joined."""
 _LONGEST = 80  # characters of a value in a message
 
 
 def difference(
-    reference: VirtualArray, other: VirtualArray, axis: int | None, *, ignore: Collection[str] = ()
+    reference: VirtualArray,
+    other: VirtualArray,
+    axis: int | None,
+    *,
+    ignore: Collection[str] = (),
+    called: str = FIRST_FILE,
 ) -> str | None:
     """The first fact in which `other` differs, as a text; ``None`` when they fit.
 
@@ -57,13 +64,15 @@ def difference(
         The dimension along which they are joined: their lengths and chunk lengths along it do not count.
     ignore
         Names of facts that do not count, such as those of `ENCODING`.
+    called
+        What the text calls the place of `reference`.
     """
     if axis is not None and _alike(reference.document, other.document, axis):
         return None
     for name, expected, found in _facts(reference, other, axis):
         kind = "configuration of codec" if name.startswith("configuration of codec") else name
         if kind not in ignore and not same(expected, found):
-            return f"{name} {_is(name)} {show(found)}, but {show(expected)} in the first file"
+            return f"{name} {_is(name)} {show(found)}, but {show(expected)} in {called}"
     return None
 
 
@@ -73,27 +82,34 @@ def other_attributes(reference: Mapping[str, Any], other: Mapping[str, Any], ign
     return {n for n in names if (n in reference) != (n in other) or not same(reference.get(n), other.get(n))}
 
 
-def value_difference(reference: VirtualArray, other: VirtualArray) -> str | None:
+def value_difference(reference: VirtualArray, other: VirtualArray, *, called: str = FIRST_FILE) -> str | None:
     """How the values of two arrays of one shape and type differ, as far as that can be said without reading files.
 
-    Stored values are compared; of virtual chunks, which ones there are and how long they are.
+    Stored values are compared; of virtual chunks, which ones there are and how long they are. The text calls the place
+    of `reference` as `called` says.
     """
     a, b = reference.refs, other.refs
     if not (is_stored(reference) and is_stored(other)):
         if not np.array_equal(a.coords, b.coords) or not np.array_equal(a.length, b.length):
-            return "its chunks have other lengths than in the first file"
+            return f"its chunks have other lengths than in {called}"
         return None
     if a.equals(b) and all(same(reference.document[k], other.document[k]) for k in _DECODING):
         return None
     expected, found = decode_array(reference), decode_array(other)
-    equal = expected == found
-    if expected.dtype.kind in "fc":
-        equal |= np.isnan(expected) & np.isnan(found)
-    if np.all(equal):
+    equal = equal_values(expected, found)
+    if equal.all():
         return None
-    index = tuple(int(i) for i in np.argwhere(~np.asarray(equal))[0])
+    index = tuple(int(i) for i in np.argwhere(~equal)[0])
     where = f" at {index}" if index else ""
-    return f"its value{where} is {show(found[index])}, but {show(expected[index])} in the first file"
+    return f"its value{where} is {show(found[index])}, but {show(expected[index])} in {called}"
+
+
+def equal_values(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where two arrays of one shape have the same value; NaN equals itself."""
+    equal: NDArray[np.bool_] = np.asarray(one == other)
+    if one.dtype.kind in "fc" and other.dtype.kind in "fc":
+        equal = equal | (np.isnan(one) & np.isnan(other))
+    return equal
 
 
 def is_stored(array: VirtualArray) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.scanners.compare import can_decode, show
+from icechunk_virtual.scanners.compare import FIRST_FILE, can_decode, show
 from icechunk_virtual.scanners.dataset import VirtualArray
 from icechunk_virtual.scanners.native import decode_array, encode_array
 from icechunk_virtual.scanners.time_units import TimeUnits, convert, parse_units
@@ -22,7 +22,7 @@ _Fault = tuple[int, str, str]
 
 
 def harmonise_times(
-    arrays: Mapping[str, Sequence[VirtualArray]],
+    arrays: Mapping[str, Sequence[VirtualArray]], *, called: str = FIRST_FILE
 ) -> tuple[dict[str, list[VirtualArray]], list[_Fault]]:
     """Convert times whose units differ between the files; everything else stays as it is.
 
@@ -30,6 +30,8 @@ def harmonise_times(
     ----------
     arrays
         The variables of one group: per name one version per file.
+    called
+        What reasons call the place of the first versions.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def harmonise_times(
             found, reason = _convert(array, units, target, owner[0], own=owner is versions)
             result[name][i] = found
             if reason:
-                text = f"{reason} from {show(_units(owner[i])[0])} to {show(_units(owner[0])[0])} of the first file"
+                text = f"{reason} from {show(_units(owner[i])[0])} to {show(_units(owner[0])[0])} of {called}"
                 faults.append((i, name, text))
     return result, faults
 

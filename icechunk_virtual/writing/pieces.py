@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from icechunk_virtual.errors import InconsistentFiles, NodeNotFound
 from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.model.nodes import ArrayNode
 from icechunk_virtual.repo.keys import child_path, parent_path
-from icechunk_virtual.scanners.compare import ENCODING, can_decode, difference, show, value_difference
+from icechunk_virtual.scanners.compare import ENCODING, can_decode, difference, equal_values, show, value_difference
 from icechunk_virtual.scanners.dataset import VirtualArray, VirtualGroup
 from icechunk_virtual.scanners.harmonise import harmonise_times
 from icechunk_virtual.scanners.join import JoinedLocations, align, join_virtual
@@ -23,6 +21,7 @@ from icechunk_virtual.writing.places import Place, Region, behind, find, inside
 from icechunk_virtual.writing.plan import Plan
 
 _SHOWN = 10
+_HERE = "the repository"  # what messages call the place of the arrays that exist
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,8 @@ class _Pieces:
     def group(self, path: str, group: VirtualGroup) -> None:
         """Plan the arrays of one group."""
         members = {name: self.member(child_path(path, name), array) for name, array in group.arrays.items()}
-        versions, faults = harmonise_times({name: [m.present, m.piece] for name, m in members.items()})
-        self.faults += [f"`{members[name].path}`: {_here(reason)}" for _, name, reason in faults]
+        versions, faults = harmonise_times({n: [m.present, m.piece] for n, m in members.items()}, called=_HERE)
+        self.faults += [f"`{members[name].path}`: {reason}" for _, name, reason in faults]
         wrong = {name for _, name, _ in faults}
         members = {name: replace(m, piece=versions[name][1]) for name, m in members.items() if name not in wrong}
         if self.append_dim is not None:
@@ -116,10 +115,10 @@ class _Pieces:
         """No value of the coordinate may be there twice."""
         if member is None or member.piece.dimension_names != (dim,) or not can_decode([member.piece]):
             return
-        there = self.plan.stored_values(member.node)
-        if there is None or there.ndim != 1 or there.dtype.kind != decode_array(member.piece).dtype.kind:
+        there, here = self.plan.stored_values(member.node), decode_array(member.piece)
+        if there is None or there.ndim != 1 or there.dtype.kind != here.dtype.kind:
             return
-        for _, _, value in overlaps([there, decode_array(member.piece)]):
+        for _, _, value in overlaps([there, here]):
             units = member.present.attributes.get("units")
             last = f", which ends at {show(there[-1])}" if len(there) else ""
             self.faults.append(
@@ -169,25 +168,25 @@ class _Pieces:
     def array(self, path: str, member: _Member) -> None:
         """Plan one array, or note why it does not fit."""
         if member.piece.ndim != member.present.ndim:
-            fact = difference(member.present, member.piece, None)
+            fact = difference(member.present, member.piece, None, called=_HERE)
         else:
             place = self.place(path, member)
             self.written |= place is not None
             fact = self.static(member) if place is None else self.piece(member, place)
         if fact is not None:
-            self.faults.append(f"`{member.path}`: {_here(fact)}")
+            self.faults.append(f"`{member.path}`: {fact}")
 
     def piece(self, member: _Member, place: Place) -> str | None:
         """Plan to fill a box; or why not."""
         names = member.piece.dimension_names
         ignore = [f"length along `{names[axis] or axis}`" for axis in place.axes]
         if can_decode([member.piece]):
-            fact = difference(member.present, member.piece, None, ignore=(*ignore, *ENCODING))
+            fact = difference(member.present, member.piece, None, ignore=(*ignore, *ENCODING), called=_HERE)
             if fact is None:
                 self.grow(member, place)
                 self.plan.assign(member.path, place.slices, decode_array(member.piece))
             return fact
-        fact = difference(member.present, member.piece, None, ignore=(*ignore, "chunk shape"))
+        fact = difference(member.present, member.piece, None, ignore=(*ignore, "chunk shape"), called=_HERE)
         if fact is not None:
             return fact
         piece = _on_grid(member, place)
@@ -214,21 +213,27 @@ class _Pieces:
     def static(self, member: _Member) -> str | None:
         """How an array without the dimensions differs from the one in the repository."""
         stored = can_decode([member.piece])
-        fact = difference(member.present, member.piece, None, ignore=ENCODING if stored else ())
+        fact = difference(member.present, member.piece, None, ignore=ENCODING if stored else (), called=_HERE)
         if fact is None and stored:
-            there = self.plan.values(member.node)
-            if not _equal(there, decode_array(member.piece)):
+            there, here = self.plan.values(member.node), decode_array(member.piece)
+            if there.shape != here.shape or not equal_values(there, here).all():
                 fact = "its values are not those in the repository, and it has no dimension that is written along"
         elif fact is None:
-            fact = value_difference(VirtualArray(member.present.document, self.plan.refs(member.node)), member.piece)
+            present = VirtualArray(member.present.document, self.plan.refs(member.node))
+            fact = value_difference(present, member.piece, called=_HERE)
         return fact
 
     def finish(self) -> None:
         """Raise what was found."""
         if self.faults:
             more = f"\n  and {len(self.faults) - _SHOWN} more" if len(self.faults) > _SHOWN else ""
-            text = "the dataset does not fit what is in the repository:\n  " + "\n  ".join(self.faults[:_SHOWN]) + more
-            raise InconsistentFiles(text, differences=tuple(self.faults))
+            raise InconsistentFiles(
+                "the dataset does not fit what is in the repository:\n  "
+                + "\n  ".join(self.faults[:_SHOWN])
+                + f"{more}\nWrite it to a group of its own (group=...), or scan without the variables that differ "
+                "(drop_variables).",
+                differences=tuple(self.faults),
+            )
         if not self.written:  # only possible where the dimensions were to be found
             raise ValueError("region='auto' found no coordinate in the dataset; give slices")
 
@@ -256,17 +261,3 @@ def _of_length(array: VirtualArray, axis: int, length: int) -> VirtualArray:
     shape: list[Any] = list(array.shape)
     shape[axis] = length
     return VirtualArray({**array.document, "shape": shape}, ChunkRefs.empty(array.ndim))
-
-
-def _here(fact: str) -> str:
-    """A difference between two files as one from the repository."""
-    return fact.replace("in the first file", "in the repository").replace("of the first file", "of the repository")
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if one.shape != other.shape:
-        return False
-    equal = np.asarray(one == other)
-    if one.dtype.kind in "fc" and other.dtype.kind in "fc":
-        equal = equal | ((one != one) & (other != other))  # noqa: PLR0124 - NaN
-    return bool(np.all(equal))
