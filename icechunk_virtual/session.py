@@ -217,7 +217,10 @@ class Session:
             if not isinstance(other, ForkSession):
                 raise TypeError(f"{self._MERGEABLE} Received {type(other).__name__} instead.")
         if self.read_only:
-            raise ReadOnlyError("Read only sessions cannot modify the repository, so nothing can be merged into it")
+            raise ReadOnlyError(
+                "Read only sessions cannot modify the repository, so nothing can be merged into it. Merge into the "
+                "session that the forks came from, or a new one from repo.writable_session(branch)."
+            )
         forks.merge(self._workspace, *(other._workspace for other in others))
         self._awaits_merge = False
 

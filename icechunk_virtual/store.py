@@ -310,7 +310,7 @@ class IcechunkStore(ReferenceCalls, Store):
             Always.
         """
         self._check_writable()
-        raise IcechunkError("store method `set_partial_values` is not implemented by Icechunk")
+        raise IcechunkError("store method `set_partial_values` is not implemented by Icechunk; set the whole value")
 
 
 def _buffer(data: bytes | None, prototype: BufferPrototype | None) -> Buffer | None:

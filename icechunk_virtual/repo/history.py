@@ -122,7 +122,8 @@ async def as_of(assets: Assets, branch: str, moment: datetime) -> SnapshotId:
         if snapshot.flushed_at_us <= limit:
             return snapshot.id
     raise SnapshotNotFound(
-        f"branch {branch} does not have a snapshots before or at {utc_from_us(limit):%Y-%m-%d %H:%M:%S %Z}"
+        f"branch {branch} does not have a snapshots before or at {utc_from_us(limit):%Y-%m-%d %H:%M:%S %Z}; "
+        "repo.ancestry(branch=...) lists them with their times"
     )
 
 

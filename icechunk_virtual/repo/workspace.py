@@ -145,14 +145,16 @@ class Workspace:
                 "Open a new one with repo.writable_session(branch)."
             )
         if self.committing:
-            raise ReadOnlyError("cannot write to the session while it is being committed; wait for the commit to end.")
+            raise ReadOnlyError(
+                "cannot write to a session while it is being committed or rebased; wait for that to end."
+            )
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
         """Refuse writes meanwhile, which would be lost between the files written and the session closed."""
         with self.lock:
             if self.committing:
-                raise ReadOnlyError("the session is being committed already")
+                raise ReadOnlyError("the session is being committed or rebased already; wait for that to end.")
             self.committing = True
         try:
             yield
