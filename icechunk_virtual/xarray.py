@@ -156,7 +156,10 @@ def _store(
 ) -> IcechunkStore:
     if isinstance(repo, Repository):
         if authorize is not None:
-            raise ValueError("authorize is for repositories given by path or URL; this one is open already")
+            raise ValueError(
+                "authorize is for repositories given by path or URL; this one is open already. Give "
+                "repo.reopen(authorize_virtual_chunk_access=...) instead of it"
+            )
     else:
         repo = open_repository(repo, authorize=authorize)
     if branch is None and tag is None and snapshot_id is None:
