@@ -83,7 +83,8 @@ class RemoteObjects:
         ObjectChanged
         VirtualReadError
         """
-        store, key = self._store(grant, location), "" if location.query else location.key
+        url, key = _address(grant, location, chunk)
+        store = self._store(grant, location, url)
         ranges = part_ranges(offset, offset + length, self._parts)
         try:
             if len(ranges) == 1:
@@ -93,10 +94,9 @@ class RemoteObjects:
         except _FOREIGN as error:
             raise _told(grant, location, chunk, translate(error, location.key)) from without_debug_text(error)
 
-    def _store(self, grant: Grant, location: Location) -> ForeignStore:
-        """The library's store for a bucket or server; for a URL with a query, of that one object."""
+    def _store(self, grant: Grant, location: Location, url: str) -> ForeignStore:
+        """The library's store for a URL of `_address`."""
         check_process()
-        url = location.escaped if location.query else location.root
         with self._lock:
             store = self._stores.pop((grant.prefix.text, url), None)
             if store is None:
@@ -105,6 +105,19 @@ class RemoteObjects:
             if len(self._stores) > _OPEN_STORES:
                 self._stores.popitem(last=False)
         return store
+
+
+def _address(grant: Grant, location: Location, chunk: VirtualChunk) -> tuple[str, str]:
+    """URL of the bucket or server, and the key there; or the whole URL of an object on a web server and no key.
+
+    The library can say no keys with empty segments, and takes a slash at an end away: that is another object.
+    """
+    if not location.query and all(location.key.split("/")):
+        return location.root, location.key
+    if location.scheme in {"http", "https"}:
+        return location.escaped, ""
+    reason = "keys with an empty path segment (`//`, or a `/` at an end) cannot be asked for"
+    raise failed(grant, location, chunk, reason, "Copy the object to a plainer key and relocate the references.")
 
 
 async def _read_part(
