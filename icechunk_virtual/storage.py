@@ -391,7 +391,9 @@ def r2_storage(
     bucket
         By default the first part of `prefix`.
     account_id
-        Of Cloudflare; gives the endpoint where `endpoint_url` does not.
+        Of Cloudflare.
+    endpoint_url
+        By default that of the account.
     region
         By default ``auto``.
     prefix, allow_http, access_key_id, secret_access_key, session_token, expires_after, anonymous, from_env, \

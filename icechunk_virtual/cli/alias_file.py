@@ -96,6 +96,8 @@ class AliasFile:
 
         Parameters
         ----------
+        name
+            As `ALIAS` has it.
         location
             Absolute path or URL.
 

@@ -95,9 +95,7 @@ def create(options: argparse.Namespace) -> Report:
         getattr(repo, f"create_{options.kind}")(options.name, id)
     except RefExists as error:
         was = ", or there was one: names of deleted tags are not free again" if options.kind == "tag" else ""
-        error.message = f"there is a {options.kind} `{options.name}` already{was}"
-        error.args = (error.message,)
-        raise
+        raise RefExists(f"there is a {options.kind} `{options.name}` already{was}", ref=options.name) from error
     return {"repository": options.repo, "kind": options.kind, "name": options.name, "snapshot": id}
 
 
@@ -149,9 +147,8 @@ def reset(options: argparse.Namespace) -> Report:
         repo.reset_branch(options.name, id, from_snapshot_id=expected)
     except RefExists as error:
         there = getattr(error, "actual", None)
-        error.message = f"branch `{options.name}` is at {there}, not at {expected}; it was not moved"
-        error.args = (error.message,)
-        raise
+        text = f"branch `{options.name}` is at {there}, not at {expected}; it was not moved"
+        raise RefExists(text, ref=options.name, expected=expected, actual=there) from error
     return {"repository": options.repo, "branch": options.name, "from": tip, "to": id}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from icechunk_virtual.cli.versions import MAIN
 from icechunk_virtual.model.nodes import ArrayNode, Node
-from icechunk_virtual.repo.keys import is_below, parent_path
+from icechunk_virtual.model.paths import is_below, parent_path
 from icechunk_virtual.scanners.dataset import count, human_bytes
 from icechunk_virtual.virtual import VirtualDataset
 
@@ -51,6 +51,10 @@ def how_to_open(repo: str, group: str | None, branch: str, authorize: list[str],
 
     Parameters
     ----------
+    repo, group, branch
+        As the user named them.
+    authorize
+        URL prefixes that have to be authorised.
     nodes
         The group and everything below it.
     """

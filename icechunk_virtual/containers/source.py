@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import fsspec
 
-from icechunk_virtual.containers.url import check_location, file_url, local_path
+from icechunk_virtual.containers.url import check_location, file_url, local_path, without_user_info
 from icechunk_virtual.errors import InvalidLocation, MalformedSource, MissingDependency, ScanError
 from icechunk_virtual.model.locations import Locations
 
@@ -245,7 +245,7 @@ def open_source(
     Raises
     ------
     ScanError
-        The file is missing, unreadable, or not a file; the message names it.
+        The file is missing, unreadable, or not a file; the message names it. Or its URL holds a password.
     MissingDependency
         fsspec needs another package for this protocol.
     """
@@ -258,6 +258,13 @@ def open_source(
         return LocalSource(text)
     if text[:5].lower() == "file:":
         return LocalSource(path_of(text))
+    shown = without_user_info(text)
+    if shown != text:
+        raise ScanError(
+            f"`{shown}` was given with a name or password in front of its host, which no virtual chunk can have. Leave "
+            "them out: fsspec takes them from its configuration, `open_source` as `storage_options`.",
+            source=shown,
+        )
     return RemoteSource(text, storage_options)
 
 

@@ -303,3 +303,9 @@ def test_import_loads_no_protocol() -> None:
     code = "import sys, icechunk_virtual.containers.source as s; print('aiohttp' in sys.modules, 's3fs' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False"]
+
+
+def test_passwords_in_urls_are_refused_and_not_shown() -> None:
+    with pytest.raises(ScanError, match=r"`http://host/a\.nc` was given with a name or password") as caught:
+        open_source("http://me:HIDDEN@host/a.nc")
+    assert "HIDDEN" not in repr(vars(caught.value))

@@ -125,7 +125,7 @@ def test_failures_are_never_bytes(scheme: str, server: ObjectServer) -> None:
     with pytest.raises(VirtualReadError):
         fetch(fetcher, prefix + "f", offset=300)
     for odd in ("a//b", "/f", "f/"):  # f is there, but they are not f
-        with pytest.raises(VirtualReadError, match="there is no such object|empty path segment"):
+        with pytest.raises(VirtualReadError, match=r"there is no such object|empty path segment"):
             fetch(fetcher, prefix + odd)
 
 
