@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from icechunk_virtual.model.nodes import ROOT, ArrayNode, Node
+from icechunk_virtual.model.paths import parent_path
 from icechunk_virtual.repo.chunk_edits import ChunkEdits
-from icechunk_virtual.repo.keys import parent_path
 
 
 class ChangeSet:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from icechunk_virtual.model.ids import NodeId
 from icechunk_virtual.model.nodes import ArrayNode, Node
+from icechunk_virtual.model.paths import parent_path
 from icechunk_virtual.repo.change_set import ChangeSet
 from icechunk_virtual.repo.chunk_edits import coordinate_set
 from icechunk_virtual.repo.format.transaction_log import TransactionLog
-from icechunk_virtual.repo.keys import parent_path
 
 _FEW = 64  # chunks are compared one by one, which takes less time than setting up columns
 

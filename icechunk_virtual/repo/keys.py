@@ -82,21 +82,6 @@ def parse_path(text: str) -> str:
     return _join(inner.split("/") if inner else [], text)
 
 
-def child_path(parent: str, name: str) -> str:
-    """Path of a child."""
-    return f"/{name}" if parent == "/" else f"{parent}/{name}"
-
-
-def parent_path(path: str) -> str:
-    """Path of the parent; the root's is the root."""
-    return path.rsplit("/", 1)[0] or "/"
-
-
-def is_below(path: str, ancestor: str) -> bool:
-    """Whether `path` is strictly below `ancestor`, component by component."""
-    return path != "/" if ancestor == "/" else path.startswith(ancestor + "/")
-
-
 def document_key(path: str) -> str:
     """Store key of a node's document."""
     return DOCUMENT if path == "/" else f"{path[1:]}/{DOCUMENT}"

@@ -12,7 +12,7 @@ from dataclasses import replace
 from icechunk_virtual.errors import IcechunkError, NodeExists, NodeNotFound
 from icechunk_virtual.model.ids import NODE_ID_SIZE, NodeId
 from icechunk_virtual.model.nodes import ROOT, ArrayNode, GroupNode, Node, parse_document
-from icechunk_virtual.repo.keys import child_path
+from icechunk_virtual.model.paths import child_path
 from icechunk_virtual.repo.workspace import Workspace
 
 _REMEMBERED = 100_000  # nodes looked up before that a session keeps

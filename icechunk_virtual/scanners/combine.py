@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from icechunk_virtual.errors import InconsistentFiles, ScanError
+from icechunk_virtual.model.paths import child_path
 from icechunk_virtual.scanners.compare import ENCODING, can_decode, difference, other_attributes, show, value_difference
-from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, human_bytes, join_path
+from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, human_bytes
 from icechunk_virtual.scanners.harmonise import harmonise_times
 from icechunk_virtual.scanners.join import JoinedLocations, align, join_stored, join_virtual
 from icechunk_virtual.scanners.native import decode_array
@@ -100,12 +101,12 @@ class _Joiner:
         arrays_by_name = self.harmonise(path, arrays_by_name)
         arrays = {}
         for name, versions in arrays_by_name.items():
-            joined = self.array(join_path(path, name), versions)
+            joined = self.array(child_path(path, name), versions)
             if joined is not None:
                 arrays[name] = joined
         if self.dim in arrays_by_name:
-            self.check_coordinate(join_path(path, self.dim), arrays_by_name[self.dim])
-        below = {name: self.group(join_path(path, name), versions) for name, versions in groups_by_name.items()}
+            self.check_coordinate(child_path(path, self.dim), arrays_by_name[self.dim])
+        below = {name: self.group(child_path(path, name), versions) for name, versions in groups_by_name.items()}
         self.compare_attributes(path, [g.attributes for g in groups])
         return VirtualGroup(groups[0].attributes, arrays, below)
 
@@ -116,17 +117,17 @@ class _Joiner:
             if members.keys() == versions[0].keys():
                 continue
             for name in sorted(versions[0].keys() - members.keys()):
-                self.fault(i, f"{what} `{join_path(path, name)}` is missing, the first file has it")
+                self.fault(i, f"{what} `{child_path(path, name)}` is missing, the first file has it")
                 common.pop(name, None)
             for name in sorted(members.keys() - versions[0].keys()):
-                self.fault(i, f"{what} `{join_path(path, name)}` is not in the first file")
+                self.fault(i, f"{what} `{child_path(path, name)}` is not in the first file")
         return {name: [members[name] for members in versions] for name in common}
 
     def harmonise(self, path: str, arrays: dict[str, list[VirtualArray]]) -> dict[str, list[VirtualArray]]:
         """Time coordinates and their bounds in the units of the first file."""
         harmonised, faults = harmonise_times(arrays)
         for i, name, reason in faults:
-            self.fault(i, f"`{join_path(path, name)}`: {reason}")
+            self.fault(i, f"`{child_path(path, name)}`: {reason}")
         wrong = {name for _, name, _ in faults}
         return {name: versions for name, versions in harmonised.items() if name not in wrong}
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
+from icechunk_virtual.model.paths import child_path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,13 +112,13 @@ class VirtualGroup:
         """Yield this group as `path` and all groups below, each with its absolute path, parents first."""
         yield path, self
         for name, group in self.groups.items():
-            yield from group.walk(join_path(path, name))
+            yield from group.walk(child_path(path, name))
 
     def walk_arrays(self) -> Iterator[tuple[str, VirtualArray]]:
         """All arrays, each with its absolute path."""
         for path, group in self.walk():
             for name, array in group.arrays.items():
-                yield join_path(path, name), array
+                yield child_path(path, name), array
 
     @property
     def nrefs(self) -> int:
@@ -182,11 +183,6 @@ class Scanned:
 
     def __repr__(self) -> str:
         return overview(f"Scanned {self.url} ({self.format})", self.root, self.stored, self.warnings)
-
-
-def join_path(parent: str, name: str) -> str:
-    """Absolute path of a child."""
-    return f"{parent.rstrip('/')}/{name}"
 
 
 def human_bytes(n: int) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from icechunk_virtual.errors import NodeExists
 from icechunk_virtual.model.nodes import ArrayNode, GroupNode
-from icechunk_virtual.repo.keys import child_path, parent_path
+from icechunk_virtual.model.paths import child_path, parent_path
 from icechunk_virtual.scanners.dataset import VirtualGroup
 from icechunk_virtual.writing.plan import Plan
 

@@ -10,7 +10,7 @@ from typing import Any
 from icechunk_virtual.errors import InconsistentFiles, NodeNotFound
 from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.model.nodes import ArrayNode
-from icechunk_virtual.repo.keys import child_path, parent_path
+from icechunk_virtual.model.paths import child_path, parent_path
 from icechunk_virtual.scanners.compare import ENCODING, can_decode, difference, equal_values, show, value_difference
 from icechunk_virtual.scanners.dataset import VirtualArray, VirtualGroup
 from icechunk_virtual.scanners.harmonise import harmonise_times

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from icechunk_virtual.model.ids import NodeId
 from icechunk_virtual.model.nodes import GroupNode
+from icechunk_virtual.model.paths import is_below
 from icechunk_virtual.repo.change_set import ChangeSet
-from icechunk_virtual.repo.keys import is_below
 
 PATHS = st.lists(st.sampled_from(["a", "b", "a-b", "é"]), max_size=4).map(lambda parts: "/" + "/".join(parts))
 STEPS = st.lists(st.tuples(st.sampled_from(["add", "add", "delete"]), PATHS), max_size=25)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 
 from icechunk_virtual.errors import InvalidKey
+from icechunk_virtual.model.paths import child_path, is_below, parent_path
 from icechunk_virtual.repo.keys import (
     ChunkKey,
     DocumentKey,
     V2Key,
-    child_path,
     chunk_prefix,
     document_key,
-    is_below,
-    parent_path,
     parse_key,
     parse_path,
 )

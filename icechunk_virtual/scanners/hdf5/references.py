@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from icechunk_virtual.errors import MalformedSource
 from icechunk_virtual.model.chunk_refs import ChunkRefs
 from icechunk_virtual.scanners.chunking import contiguous_chunks, cut_contiguous
-from icechunk_virtual.scanners.dataset import VirtualArray
+from icechunk_virtual.scanners.dataset import VirtualArray, count
 from icechunk_virtual.scanners.hdf5.chunks import ChunkIndex
 from icechunk_virtual.scanners.hdf5.facts import Facts
 from icechunk_virtual.scanners.hdf5.filters import Filter
@@ -144,8 +144,7 @@ def _with_odd_chunks(
     for coord in coords[:, : facts.dataset.ndim].tolist():
         region = tuple(slice(i * c, (i + 1) * c) for i, c in zip(coord, facts.dataset.chunks, strict=True))
         payloads.append(encode_chunk(document, read_values(facts.dataset, facts.element, facts.notes, region)))
-    count = f"{len(payloads)} chunk{'s' * (len(payloads) != 1)}"
-    reason = f"{count} written unlike the others, such as without their filters"
+    reason = f"{count(len(payloads), 'chunk')} written unlike the others, such as without their filters"
     return VirtualArray(document, refs.replace(ChunkRefs.inline(coords, payloads))), reason
 
 

@@ -15,8 +15,9 @@ from h5py import h5, h5a, h5ds, h5l, h5o, h5p, h5r
 
 from icechunk_virtual.containers.source import Source
 from icechunk_virtual.errors import MalformedSource
+from icechunk_virtual.model.paths import child_path
 from icechunk_virtual.scanners.attributes import text
-from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, join_path
+from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup
 from icechunk_virtual.scanners.hdf5.arrays import scan_dataset
 from icechunk_virtual.scanners.hdf5.attributes import read_attributes
 from icechunk_virtual.scanners.hdf5.dimensions import (
@@ -115,31 +116,31 @@ class _Scan:
         here = (*above, _address(node.id))
         for raw, kind in _links(node):
             name, note = text(raw)
-            child_path = join_path(path, name)
+            place = child_path(path, name)
             self.nodes += 1
             if self.nodes > _MOST_NODES:
                 raise ValueError(f"more than {_MOST_NODES} objects, counted with all links")
             if kind == h5l.TYPE_EXTERNAL:
-                self.warnings.append(f"{child_path}: a link into another file, not followed")
+                self.warnings.append(f"{place}: a link into another file, not followed")
                 continue
             try:
                 child = node[raw]
             except (KeyError, OSError, RuntimeError):
                 if kind != h5l.TYPE_SOFT:
                     raise
-                self.warnings.append(f"{child_path}: a link to something that does not exist, or to itself")
+                self.warnings.append(f"{place}: a link to something that does not exist, or to itself")
                 continue
             if _address(child.id)[0] != here[-1][0]:  # a soft link may lead to an external one
-                self.warnings.append(f"{child_path}: a link into another file, not followed")
+                self.warnings.append(f"{place}: a link into another file, not followed")
                 continue
-            self._warn(child_path, [f"its name: {note}"] if note is not None else [])
+            self._warn(place, [f"its name: {note}"] if note is not None else [])
             if isinstance(child, h5py.Dataset):
                 group.datasets[name] = child
             elif isinstance(child, h5py.Group):
                 if _address(child.id) in here:
-                    self.warnings.append(f"{child_path}: a link to a group that it is in, not followed")
+                    self.warnings.append(f"{place}: a link to a group that it is in, not followed")
                     continue
-                group.groups[name] = self._collect(child_path, child, here)
+                group.groups[name] = self._collect(place, child, here)
                 group.axes.groups[name] = group.groups[name].axes
         return group
 
@@ -156,7 +157,7 @@ class _Scan:
                         self.dimensions.setdefault(int(dataset.attrs["_Netcdf4Dimid"]), _address(dataset.id))
         for each in groups:
             for name, dataset in each.datasets.items():
-                with _blame_the_file(self.context.source, join_path(each.path, name)):
+                with _blame_the_file(self.context.source, child_path(each.path, name)):
                     each.axes.datasets[name] = self._axes(dataset)
 
     def _axes(self, dataset: h5py.Dataset) -> Axes:
@@ -246,7 +247,7 @@ def _paths(group: _Group) -> Iterator[str]:
 
 
 def _array_path(group: _Group, name: str) -> str:
-    return join_path(group.path, name.removeprefix(NON_COORDINATE))
+    return child_path(group.path, name.removeprefix(NON_COORDINATE))
 
 
 def _links(node: h5py.Group) -> list[tuple[bytes, int]]:
