@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OPEN_STORES = 50
+_VENDOR = re.compile(r"\A(google|gcs|azure_storage|azure)_")
+_GCS_OPTIONS = frozenset({"base_url", "service_account_key", "bearer_token", "skip_signature"})
+_AZURE_OPTIONS = frozenset(
+    {
+        "access_key",
+        "account_key",
+        "master_key",
+        "sas_key",
+        "sas_token",
+        "token",
+        "bearer_token",
+        "endpoint",
+        "use_emulator",
+        "use_fabric_endpoint",
+        "disable_tagging",
+        "skip_signature",
+    }
+)
+"""What containers may say about their stores, beside options of the HTTP client; without the vendor's name."""
 _FOREIGN = (OSError, ValueError, obstore.exceptions.BaseError)
 
 
@@ -188,7 +208,8 @@ def _open_s3(grant: Grant, location: Location, _url: str, settings: EffectiveSto
 
 def _open_gcs(grant: Grant, location: Location, _url: str, settings: EffectiveStorage) -> ForeignStore:
     credentials = _credentials(grant) or GcsCredentials.Anonymous()
-    return gcs_place(location.host, None, credentials, _options(grant)).clients(settings)(Role.READ)
+    options = _harmless(_options(grant), _GCS_OPTIONS)
+    return gcs_place(location.host, None, credentials, options).clients(settings)(Role.READ)
 
 
 def _open_azure(grant: Grant, location: Location, _url: str, settings: EffectiveStorage) -> ForeignStore:
@@ -196,6 +217,7 @@ def _open_azure(grant: Grant, location: Location, _url: str, settings: Effective
     account = options.pop("account", None)
     if account is None:
         raise ValueError("azure store configuration must include an account")
+    options = _harmless(options, _AZURE_OPTIONS)
     return azure_place(account, location.host, "", _credentials(grant), options).clients(settings)(Role.READ)
 
 
@@ -209,6 +231,24 @@ def _open_http(grant: Grant, _location: Location, url: str, settings: EffectiveS
     known = {key: value for key, value in given.items() if key in CLIENT_OPTIONS}
     options: Any = {**client_options(Role.READ, Manner(), settings), **known}
     return obstore.store.HTTPStore.from_url(url, client_options=options, retry_config=retry_config(Role.READ, settings))
+
+
+def _harmless(options: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:
+    """The options of a container, which a repository and so anybody wrote.
+
+    Others could have the reader's files and secrets sent anywhere, sign what was granted unsigned, or name another
+    bucket. They are refused.
+    """
+    for name, value in options.items():
+        plain = _VENDOR.sub("", name.lower())
+        if plain not in known and plain not in CLIENT_OPTIONS:
+            raise ValueError(
+                f"the option {name!a} of a container is not used, since it could misuse the credentials of whoever "
+                f"opens the repository. Remove it; there are {', '.join(sorted(known))} and those of the HTTP client"
+            )
+        if plain == "skip_signature" and value.lower() != "true":
+            raise ValueError(f"the option {name!a} of a container can only be true: credentials come from the opener")
+    return dict(options)
 
 
 def _options(grant: Grant) -> Any:

@@ -234,6 +234,38 @@ def test_azure(server: ObjectServer) -> None:
     assert seen[0].headers["Authorization"].startswith("SharedKey me:")
 
 
+@pytest.mark.parametrize(
+    ("prefix", "option"),
+    [
+        ("gs://bucket/", {"skip_signature": "false"}),  # would sign what was granted as unsigned
+        ("gs://bucket/", {"Google_Skip_Signature": "FALSE"}),
+        ("gs://bucket/", {"google_service_account": "/key.json"}),
+        ("gs://bucket/", {"google_application_credentials": "/key.json"}),
+        ("gs://bucket/", {"google_bucket": "other"}),
+        ("az://bucket/", {"azure_federated_token_file": "/etc/passwd"}),  # would be sent to the authority
+        ("az://bucket/", {"azure_authority_host": "http://evil"}),
+        ("az://bucket/", {"azure_storage_authority_host": "http://evil"}),
+        ("az://bucket/", {"msi_endpoint": "http://evil"}),
+        ("az://bucket/", {"container_name": "other"}),
+    ],
+)
+def test_options_of_a_foreign_repository_cannot_misuse_credentials(
+    prefix: str, option: dict[str, str], server: ObjectServer
+) -> None:
+    options = {"allow_http": "true"} | option
+    if prefix.startswith("gs:"):
+        store, granted = icv.gcs_store({"google_base_url": server.url} | options), None
+    else:
+        store, granted = azure_store(account="me", config={"endpoint": server.url} | options), icv.azure_credentials()
+    grants = icv.containers_credentials({prefix: granted})
+    fetcher = make_fetcher(
+        Authorization({prefix: VirtualChunkContainer(prefix, store)}, grants), icv.RepositoryConfig()
+    )
+    with server.recording() as seen, pytest.raises(ContainerError, match=r"of a container (is not used|can only be)"):
+        fetch(fetcher, prefix + "f")
+    assert not seen
+
+
 def test_B26_settings_of_the_storage_reach_virtual_chunks(server: ObjectServer) -> None:
     prefix = server.url + "/"
     container = VirtualChunkContainer(prefix, store_of("http", ""))
