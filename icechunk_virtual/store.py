@@ -112,6 +112,15 @@ class IcechunkStore(ReferenceCalls, Store):
     ) -> Buffer | None:
         """Bytes of a document or chunk, or of a range in it.
 
+        Parameters
+        ----------
+        key
+            Of a document (``a/zarr.json``) or chunk (``a/c/0/0``).
+        prototype
+            Decides on the class of the buffer; default: zarr's default.
+        byte_range
+            As a Python slice: clipped to the bytes there are, empty when outside.
+
         Returns
         -------
         Buffer or None
@@ -154,7 +163,10 @@ class IcechunkStore(ReferenceCalls, Store):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> Buffers:
-        """Several `get` at once, in the order asked for; ``None`` where nothing is there."""
+        """Several `get` at once, in the order asked for; ``None`` where nothing is there.
+
+        How many at a time says `RepositoryConfig.get_partial_values_concurrency`.
+        """
         limit = asyncio.Semaphore(self._ws.config.effective_get_partial_values_concurrency)
 
         async def one(key: str, byte_range: ByteRequest | None) -> Buffer | None:
@@ -180,6 +192,8 @@ class IcechunkStore(ReferenceCalls, Store):
         ------
         MissingKey
             There is no such node (a ``KeyError`` and a ``FileNotFoundError``).
+        IcechunkError
+            The key is no Zarr key, or it names a chunk of a group.
         """
         parsed = parse_key(key)
         if isinstance(parsed, V2Key):
@@ -259,7 +273,7 @@ class IcechunkStore(ReferenceCalls, Store):
         return None, data
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
-        """Write a document or chunk unless it exists; then nothing happens."""
+        """Write a document or chunk unless it exists; then nothing happens. Errors as for `set`."""
         self._check_writable()
         if await self.exists(key):
             return
@@ -270,7 +284,14 @@ class IcechunkStore(ReferenceCalls, Store):
             await self.set(key, value)
 
     async def delete(self, key: str) -> None:
-        """Delete a chunk, or a node with everything below it; what does not exist is no error."""
+        """Delete a chunk, or a node with everything below it; that a node or chunk does not exist is no error.
+
+        Raises
+        ------
+        ReadOnlyError, InvalidKey
+        NodeNotFound
+            A chunk of an array that does not exist (a ``KeyError``).
+        """
         self.delete_sync(key)
 
     def delete_sync(self, key: str) -> None:

@@ -64,7 +64,7 @@ class ArrayLayout:
     grid_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)  # asked for by every read of a chunk
 
     def __post_init__(self) -> None:
-        counts = (max(1, -(-n // c)) if n else 1 for n, c in zip(self.shape, self.chunk_shape, strict=True))
+        counts = (-(-n // c) if n else 1 for n, c in zip(self.shape, self.chunk_shape, strict=True))
         object.__setattr__(self, "grid_shape", tuple(counts))
 
     @property

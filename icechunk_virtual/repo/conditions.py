@@ -1,7 +1,8 @@
 """Conditions of the configuration: which manifests are loaded early, which arrays and axes are split.
 
 Closed unions of frozen values, compared and hashed by value. Patterns are searched (unanchored) in the path, which
-starts with ``/``, or in the name, the last component; see `patterns` for their dialect.
+starts with ``/``, or in the name, the last component; see `patterns` for their dialect. Fields without a name of
+their own are called ``_0``, as in the original.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class _Combined(Variant):
     _0: Annotated[tuple[Any, ...], _conditions]
 
     def __post_init__(self) -> None:
-        Variant.__post_init__(self)
+        Variant.__post_init__(self)  # classes with slots are made twice, and `super` knows only the first
         union = ManifestPreloadCondition if isinstance(self, ManifestPreloadCondition) else ManifestSplitCondition
         for condition in self._0:
             if not isinstance(condition, union):

@@ -48,7 +48,7 @@ def merge(ours: Workspace, *forks: Workspace) -> None:
     """
     with ours.lock:
         ours.check_writable()
-        before = ours.changes.copy() if len(forks) > 1 else ours.changes
+        before = ours.changes.copy() if len(forks) > 1 else ours.changes  # one is judged before anything changes
         try:
             for theirs in forks:
                 if theirs is not ours:  # all threads of a process write through one fork
