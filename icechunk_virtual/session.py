@@ -204,6 +204,11 @@ class Session:
 
         All of them come, or none.
 
+        Parameters
+        ----------
+        others
+            Forks of this session. What they change afterwards needs another merge.
+
         Raises
         ------
         TypeError

@@ -240,6 +240,13 @@ class IcechunkStore(ReferenceCalls, Store):
     async def set(self, key: str, value: Buffer) -> None:
         """Write a document or a chunk.
 
+        Parameters
+        ----------
+        key
+            Of a document (``a/zarr.json``) or chunk (``a/c/0/0``).
+        value
+            Encoded bytes. Those of a chunk above the repository's inline threshold are stored at once, as an object.
+
         Raises
         ------
         ReadOnlyError, InvalidKey, InvalidMetadata, InvalidChunkIndex

@@ -183,20 +183,46 @@ class ChunkRefs(_Axes):
     def virtual(
         cls, coords: ArrayLike, locations: Locations, source: ArrayLike, offset: ArrayLike, length: ArrayLike
     ) -> ChunkRefs:
-        """Virtual references from rows in any order; `source`, `offset`, `length` may be one value for all rows."""
+        """Virtual references from rows in any order; of rows with equal coordinates the last one stands.
+
+        Parameters
+        ----------
+        coords : integer (n, ndim)
+        locations : Locations (k,)
+        source : integer (n,)
+            Row of `locations`.
+        offset, length : integer (n,)
+            Byte range in the object. These and `source` may be one value for all rows.
+        """
         return cls.from_rows(coords, ChunkKind.VIRTUAL, source, offset, length, locations=locations)
 
     @classmethod
     def native(
         cls, coords: ArrayLike, chunk_ids: NDArray[np.uint8], length: ArrayLike, offset: ArrayLike = 0
     ) -> ChunkRefs:
-        """Native references from rows in any order: one id, uint8 (n, 12), and one length each."""
+        """Native references from rows in any order; of rows with equal coordinates the last one stands.
+
+        Parameters
+        ----------
+        coords : integer (n, ndim)
+        chunk_ids : uint8 (n, 12)
+            The object of each row.
+        length, offset : integer (n,)
+            Byte range in the object; either may be one value for all rows.
+        """
         source = np.arange(len(chunk_ids), dtype=np.uint32)
         return cls.from_rows(coords, ChunkKind.NATIVE, source, offset, length, chunk_ids=chunk_ids)
 
     @classmethod
     def inline(cls, coords: ArrayLike, payloads: Sequence[bytes]) -> ChunkRefs:
-        """Inline references from rows in any order: the bytes of each chunk."""
+        """Inline references from rows in any order; of rows with equal coordinates the last one stands.
+
+        Parameters
+        ----------
+        coords : integer (n, ndim)
+        payloads
+            The bytes of each of the `n` chunks.
+        """
         lengths = np.array([len(p) for p in payloads], np.uint64)
         offsets = np.cumsum(lengths, dtype=np.uint64) - lengths
         return cls.from_rows(coords, ChunkKind.INLINE, 0, offsets, lengths, heap=b"".join(payloads))
@@ -335,7 +361,18 @@ class ChunkRefs(_Axes):
         )
 
     def within(self, extents: Extents) -> ChunkRefs:
-        """The chunks inside a box. Where the box cuts the first axis only, the columns are views of these."""
+        """The chunks inside a box. Where the box cuts the first axis only, the columns are views of these.
+
+        Parameters
+        ----------
+        extents
+            A half-open range of chunk grid coordinates per dimension.
+
+        Raises
+        ------
+        ValueError
+            A box of another rank.
+        """
         if len(extents) != self.ndim:
             raise ValueError(f"a box of {len(extents)} ranges for an array of {self.ndim} dimensions")
         if not extents or not len(self):
@@ -395,7 +432,12 @@ class ChunkRefs(_Axes):
     # -- changing ----------------------------------------------------------------------------------------------
 
     def shift(self, offsets: Sequence[int]) -> ChunkRefs:
-        """Move every chunk by as many grid steps per dimension.
+        """Move every chunk.
+
+        Parameters
+        ----------
+        offsets
+            Grid steps per dimension; may be negative.
 
         Raises
         ------

@@ -63,7 +63,21 @@ class Locations:
         etags: Iterable[str | None] | None = None,
         last_modified: Sequence[int | None] | NDArray[Any] | None = None,
     ) -> Locations:
-        """From Python values; ``None`` means no checksum."""
+        """From Python values.
+
+        Parameters
+        ----------
+        urls
+            Absolute URLs.
+        etags, last_modified
+            One per URL, ``None`` for URLs without; or ``None`` instead of all. `last_modified` is in seconds since
+            1970-01-01 UTC.
+
+        Raises
+        ------
+        ValueError
+            Columns of different lengths, or moments outside the range of u32.
+        """
         texts = urls if isinstance(urls, Strings) else Strings.of(urls)
         tags = Strings.repeated("", len(texts)) if etags is None else Strings.of(tag or "" for tag in etags)
         if last_modified is None:

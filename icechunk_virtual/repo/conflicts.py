@@ -99,6 +99,18 @@ class ConflictSolver(ABC):
     def decide(self, conflict: Conflict) -> VersionSelection:
         """Whose version stands.
 
+        Parameters
+        ----------
+        conflict
+            One of those with a commit that came first; all of them are asked about, in turn.
+
+        Returns
+        -------
+        VersionSelection
+            One that fails lets the whole rebase fail.
+
+        Notes
+        -----
         `VersionSelection.UseTheirs` can only be the answer to a `ConflictType.ChunkDoubleUpdate`, and
         `VersionSelection.UseOurs` only to that and to deletions of what others updated.
         """
