@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import sys
 from typing import Any
@@ -39,6 +40,7 @@ def sync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+@functools.cache
 def _c_function(name: str) -> Any:
     return getattr(ctypes.CDLL(None, use_errno=True), name, None) if sys.platform == "linux" else None
 

@@ -14,6 +14,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -42,8 +43,9 @@ R = TypeVar("R")
 
 _INLINE_BYTES = 256 * 1024
 """Larger reads and writes always go to a thread."""
+_SYNC_IN_TURN = 16
+"""Files that are made durable one after the other; more are in several threads."""
 _SYNC_BATCHES = 8
-"""Threads that make many files durable."""
 _MAJORITY = 4
 """Slow calls in excess of quick ones, after which blocking calls go to threads."""
 
@@ -232,37 +234,20 @@ class LocalStore:
     async def put_if_match(  # noqa: D102  # Protocol
         self, key: str, data: bytes, version: Version, *, after: Collection[str] = ()
     ) -> Version:
-        temporary = await asyncio.to_thread(self._begin_to_replace, key, data, version, len(after))
-        if temporary is not None:
-            try:
-                await self._sync_each(after, temporary)
-                await asyncio.to_thread(self._replace, key, temporary, version)
-            except BaseException:
-                files.discard(temporary)
-                raise
+        await asyncio.to_thread(self._put_if_match, key, data, version, after)
         return Version(_etag(data))
 
-    def _begin_to_replace(self, key: str, data: bytes, version: Version, more: int) -> str | None:
-        """Write what is to replace an object; and replace it, if everything can be made durable in one go.
-
-        Returns
-        -------
-        str or None
-            Where it is, if it and the `more` files before it have to be made durable one by one.
-        """
+    def _put_if_match(self, key: str, data: bytes, version: Version, after: Collection[str]) -> None:
         path = self._path(key)
         with _gone_is_changed(key):
             _compare(path, key, version)  # whoever is late anyway need not wait for the disk
             temporary = files.write_temporary(path, data, file_sync.leave_alone)
         try:
-            with translating(key):
-                if not file_sync.sync_file_system(self._root, more + 1):
-                    return temporary
+            self._sync(after, temporary)
             self._replace(key, temporary, version)
         except BaseException:
             files.discard(temporary)
             raise
-        return None
 
     def _replace(self, key: str, temporary: str, version: Version) -> None:
         path = self._path(key)
@@ -291,26 +276,31 @@ class LocalStore:
         return len(keys)
 
     async def sync(self, keys: Iterable[str]) -> None:  # noqa: D102  # Protocol
-        keys = tuple(keys)
+        await asyncio.to_thread(self._sync, tuple(keys))
+
+    def _sync(self, keys: Collection[str], *paths: str) -> None:
+        """Make objects durable, names and contents, and the contents of the files at `paths`.
+
+        In any order: nobody looks for them before this returns.
+        """
         with translating(self._root):
-            if not keys or await asyncio.to_thread(file_sync.sync_file_system, self._root, len(keys)):
+            if file_sync.sync_file_system(self._root, len(keys) + len(paths)):
                 return
-        await self._sync_each(keys)
-
-    async def _sync_each(self, keys: Collection[str], *paths: str) -> None:
-        """Names and contents at once: nobody looks for these objects before this returns. `paths`: contents only."""
         groups = self._by_directory(keys)
-        paths += tuple(path for group in groups.values() for path in group.values())
-        batches = (paths[i::_SYNC_BATCHES] for i in range(min(_SYNC_BATCHES, len(paths))))
-        await asyncio.gather(
-            *(asyncio.to_thread(self._sync_all, file_sync.sync_file, batch) for batch in batches),
-            *(asyncio.to_thread(self._sync_all, file_sync.sync_directory, [directory]) for directory in groups),
-        )
+        every = [*paths, *(path for group in groups.values() for path in group.values())]
+        if len(every) <= _SYNC_IN_TURN:
+            self._sync_files(every)
+        else:
+            with ThreadPoolExecutor(_SYNC_BATCHES) as threads:
+                list(threads.map(self._sync_files, (every[i::_SYNC_BATCHES] for i in range(_SYNC_BATCHES))))
+        for directory in groups:
+            with translating(directory):
+                file_sync.sync_directory(directory)
 
-    def _sync_all(self, sync: Callable[[str], None], paths: Iterable[str]) -> None:
+    def _sync_files(self, paths: Iterable[str]) -> None:
         for path in paths:
             with translating(path.removeprefix(f"{self._root}/")):
-                sync(path)
+                file_sync.sync_file(path)
 
     def _by_directory(self, keys: Iterable[str]) -> dict[str, dict[str, str]]:
         """Path of each key, by the directory it is in."""

@@ -491,16 +491,12 @@ def test_many_chunks_are_synced_at_once_when_little_else_is_unwritten(
 
 @linux
 def test_a_file_system_that_fails_to_sync(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Library:
-        @staticmethod
-        def syncfs(descriptor: int) -> int:
-            file_sync.ctypes.set_errno(errno.EIO)
-            return -1
-
-        sync_file_range = None
+    def syncfs(_: int) -> int:
+        file_sync.ctypes.set_errno(errno.EIO)
+        return -1
 
     monkeypatch.setattr(file_sync, "_unwritten_bytes", lambda: 0)
-    monkeypatch.setattr(file_sync.ctypes, "CDLL", lambda name, use_errno: Library)
+    monkeypatch.setattr(file_sync, "_c_function", {"syncfs": syncfs}.get)
     names = [f"chunks/{i}" for i in range(20)]
     for name in names:
         run(store.put(name, b"1", durable=False))
