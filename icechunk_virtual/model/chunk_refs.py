@@ -183,16 +183,9 @@ class ChunkRefs(_Axes):
     def virtual(
         cls, coords: ArrayLike, locations: Locations, source: ArrayLike, offset: ArrayLike, length: ArrayLike
     ) -> ChunkRefs:
-        """Virtual references from rows in any order; of rows with equal coordinates the last one stands.
+        """Virtual references from rows in any order, see `from_rows`; `source` is a row of `locations`.
 
-        Parameters
-        ----------
-        coords : integer (n, ndim)
-        locations : Locations (k,)
-        source : integer (n,)
-            Row of `locations`.
-        offset, length : integer (n,)
-            Byte range in the object. These and `source` may be one value for all rows.
+        `coords` is integer (n, ndim); `source`, `offset`, `length` are integer (n,) or one value for all rows.
         """
         return cls.from_rows(coords, ChunkKind.VIRTUAL, source, offset, length, locations=locations)
 
@@ -200,29 +193,13 @@ class ChunkRefs(_Axes):
     def native(
         cls, coords: ArrayLike, chunk_ids: NDArray[np.uint8], length: ArrayLike, offset: ArrayLike = 0
     ) -> ChunkRefs:
-        """Native references from rows in any order; of rows with equal coordinates the last one stands.
-
-        Parameters
-        ----------
-        coords : integer (n, ndim)
-        chunk_ids : uint8 (n, 12)
-            The object of each row.
-        length, offset : integer (n,)
-            Byte range in the object; either may be one value for all rows.
-        """
+        """Native references from rows in any order, see `from_rows`; `chunk_ids` has the object of each row."""
         source = np.arange(len(chunk_ids), dtype=np.uint32)
         return cls.from_rows(coords, ChunkKind.NATIVE, source, offset, length, chunk_ids=chunk_ids)
 
     @classmethod
     def inline(cls, coords: ArrayLike, payloads: Sequence[bytes]) -> ChunkRefs:
-        """Inline references from rows in any order; of rows with equal coordinates the last one stands.
-
-        Parameters
-        ----------
-        coords : integer (n, ndim)
-        payloads
-            The bytes of each of the `n` chunks.
-        """
+        """Inline references from rows in any order, see `from_rows`; `payloads` has the bytes of each chunk."""
         lengths = np.array([len(p) for p in payloads], np.uint64)
         offsets = np.cumsum(lengths, dtype=np.uint64) - lengths
         return cls.from_rows(coords, ChunkKind.INLINE, 0, offsets, lengths, heap=b"".join(payloads))
@@ -361,18 +338,7 @@ class ChunkRefs(_Axes):
         )
 
     def within(self, extents: Extents) -> ChunkRefs:
-        """The chunks inside a box. Where the box cuts the first axis only, the columns are views of these.
-
-        Parameters
-        ----------
-        extents
-            A half-open range of chunk grid coordinates per dimension.
-
-        Raises
-        ------
-        ValueError
-            A box of another rank.
-        """
+        """The chunks inside a box of half-open ranges. If it cuts the first axis only, the columns are views of these."""
         if len(extents) != self.ndim:
             raise ValueError(f"a box of {len(extents)} ranges for an array of {self.ndim} dimensions")
         if not extents or not len(self):
@@ -432,12 +398,7 @@ class ChunkRefs(_Axes):
     # -- changing ----------------------------------------------------------------------------------------------
 
     def shift(self, offsets: Sequence[int]) -> ChunkRefs:
-        """Move every chunk.
-
-        Parameters
-        ----------
-        offsets
-            Grid steps per dimension; may be negative.
+        """Move every chunk by as many grid steps per dimension.
 
         Raises
         ------
