@@ -338,7 +338,7 @@ class ChunkRefs(_Axes):
         )
 
     def within(self, extents: Extents) -> ChunkRefs:
-        """The chunks inside a box of half-open ranges. If it cuts the first axis only, the columns are views of these."""
+        """The chunks inside a box of half-open ranges. If it cuts the first axis only, the columns are views."""
         if len(extents) != self.ndim:
             raise ValueError(f"a box of {len(extents)} ranges for an array of {self.ndim} dimensions")
         if not extents or not len(self):
