@@ -39,7 +39,7 @@ _SYNONYMS: Final = {"warning": "warn", "critical": "error", "false": "off", "non
 
 # The original's names of its parts, and where that part's work is done here.
 _PARTS: Final = {
-    "repository": ("repository", "repo.creation", "repo.history", "repo.refs"),
+    "repository": ("repository", "repo.creation", "repo.history", "repo.refs", "repo.preload"),
     "session": ("session", "repo.commit", "repo.rebase", "repo.forks", "repo.chunks"),
     "asset_manager": ("repo.assets",),
     "change_set": ("repo.change_set", "repo.chunk_edits"),
@@ -58,7 +58,7 @@ _PARTS: Final = {
         "repo.memory_store",
         "repo.cloud",
     ),
-    "virtual_chunks": ("containers",),
+    "virtual_chunks": ("containers", "repo.remote_chunks"),
 }
 
 _set: dict[str, int] = {}

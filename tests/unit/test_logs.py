@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import logging
 import os
@@ -9,6 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import zarr
@@ -214,3 +216,19 @@ def test_packages_that_are_not_installed_are_left_out(
     assert f"icechunk-virtual:  {ic.__version__}" in out
     assert f"zarr:  {zarr.__version__}" in out
     assert not any(line.startswith("not-installed") for line in out)
+
+
+def test_whatever_speaks_can_be_asked_for_by_a_name_of_the_original() -> None:
+    parts = {name for names in logs._PARTS.values() for name in names}
+    package = Path(ic.__file__).parent
+    speakers = [path for path in package.rglob("*.py") if "getLogger(__name__)" in path.read_text(encoding="utf-8")]
+    assert speakers
+    for path in speakers:
+        module = ".".join(path.relative_to(package).with_suffix("").parts)
+        assert any(f"{module}.".startswith(f"{part}.") for part in parts), module
+
+
+def test_parts_are_modules() -> None:
+    for names in logs._PARTS.values():
+        for name in names:
+            assert importlib.util.find_spec(f"icechunk_virtual.{name}") is not None, name
