@@ -72,8 +72,8 @@ def in_columns(monkeypatch: pytest.MonkeyPatch, function, *args, **kwargs):
 
 def everything(log: TransactionLog):
     others = {id: [part.tolist() for part in parts] for id, parts in log.other_ranks.items()}
-    shapes = {id: rows.shape for id, rows in log.updated_chunks.items()}
-    return log.id, [getattr(log, slot) for slot in SLOTS], plain(log), shapes, others
+    ranks = {id: rows.shape[1] for id, rows in log.updated_chunks.items() if len(rows)}  # no chunks have no rank
+    return log.id, [getattr(log, slot) for slot in SLOTS], plain(log), ranks, others
 
 
 @given(groups, updates)
