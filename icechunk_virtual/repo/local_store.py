@@ -109,7 +109,7 @@ class LocalStore:
         self._root = root
         self._opened: obstore.store.LocalStore | None = None  # only when the directory exists
         self._reads = Pace()
-        self._writes = Pace(limit=2.5e-4)  # the way around costs less than for reads
+        self._writes = Pace()
 
     def __repr__(self) -> str:
         return f"LocalStore({self._root!r})"

@@ -130,7 +130,7 @@ class _Scan:
                     raise
                 self.warnings.append(f"{place}: a link to something that does not exist, or to itself")
                 continue
-            if _address(child.id)[0] != here[-1][0]:  # a soft link may lead to an external one
+            if kind == h5l.TYPE_SOFT and _address(child.id)[0] != here[-1][0]:  # it may lead to an external one
                 self.warnings.append(f"{place}: a link into another file, not followed")
                 continue
             self._warn(place, [f"its name: {note}"] if note is not None else [])
@@ -263,6 +263,7 @@ def _links(node: h5py.Group) -> list[tuple[bytes, int]]:
 
 
 def _address(oid: Any) -> tuple[int, int]:
+    """Which object of which file; HDF5 walks the chunk index of a dataset for it."""
     info = h5o.get_info(oid)
     return info.fileno, info.addr
 
