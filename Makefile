@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALLED := $(VENV)/.installed
 OLDEST := .venv-oldest
 NEWEST := .venv-newest-icechunk
 ARGS ?=
@@ -17,9 +18,13 @@ help:  ## this list
 
 $(READY): pyproject.toml tools/environment.py
 	$(PYTHON) tools/environment.py $(VENV) --editable '.[all,test,dev]'
+	@touch $@ $(INSTALLED)
+
+$(INSTALLED): pyproject.toml tools/environment.py  # without the tools of those who work on it
+	$(PYTHON) tools/environment.py $(VENV) --editable '.[all]'
 	@touch $@
 
-demo: $(READY)  ## write a small archive, scan it into a repository, read it back
+demo: $(INSTALLED)  ## write a small archive, scan it into a repository, read it back
 	$(BIN)/python examples/demo.py $(ARGS)
 
 test: $(READY)  ## all tests but the slow ones and those that need a network; ARGS goes to pytest
