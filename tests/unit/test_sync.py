@@ -124,9 +124,13 @@ def test_an_interrupt_cancels_and_waits_for_the_cleanup() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        run(slow())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            run(slow())
+    finally:
+        signal.signal(signal.SIGINT, before)
     thread.join()
     assert events == ["cleaned up"]
     assert run(double(5)) == 10
