@@ -220,6 +220,9 @@ class BothIterator(Iterator[T], AsyncIterator[T], Generic[T]):
                 self._ahead.append(await self._items.__anext__())
         except Exception as error:  # noqa: BLE001  # raised when it is its turn
             self._failure = error
+        except asyncio.CancelledError:  # it has closed the iterator, which must not pass for the end of it
+            self._failure = RuntimeError("this iteration was interrupted and cannot go on; begin a new one")
+            raise
         self._fetched += at_once
 
     def _take(self) -> T:

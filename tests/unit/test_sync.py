@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,7 @@ from icechunk_virtual import _sync
 from icechunk_virtual._sync import BothIterator, run, sync_twin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 async def double(number: int) -> int:
@@ -106,6 +107,42 @@ def test_a_coroutine_that_exits_does_not_take_the_loop_along(error: type[BaseExc
     assert run(double(2)) == 4
 
 
+@contextmanager
+def interrupt_after(started: threading.Event) -> Iterator[None]:
+    """Expect the interrupt that comes when something has started."""
+
+    def interrupt() -> None:
+        started.wait(10)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it
+    try:
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    thread.join()
+
+
+def test_an_interrupted_iteration_is_no_finished_one() -> None:
+    started = threading.Event()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        started.set()
+        await asyncio.sleep(60)
+        yield 2
+
+    both = BothIterator(items())
+    assert next(both) == 1
+    with interrupt_after(started):
+        next(both)
+    with pytest.raises(RuntimeError, match="begin a new one"):
+        next(both)
+
+
 def test_an_interrupt_cancels_and_waits_for_the_cleanup() -> None:
     events: list[str] = []
     started = threading.Event()
@@ -119,19 +156,8 @@ def test_an_interrupt_cancels_and_waits_for_the_cleanup() -> None:
             events.append("cleaned up")
             raise
 
-    def interrupt() -> None:
-        started.wait(10)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it
-    try:
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            run(slow())
-    finally:
-        signal.signal(signal.SIGINT, before)
-    thread.join()
+    with interrupt_after(started):
+        run(slow())
     assert events == ["cleaned up"]
     assert run(double(5)) == 10
 
