@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from email.utils import formatdate, parsedate_to_datetime
+from typing import Any
 from urllib.parse import unquote
 
 from multidict import CIMultiDict
@@ -18,15 +19,29 @@ ETAG = '"e"'
 
 
 class ObjectServer(Proxy):
-    """Answers with ``objects[path]``; the path is decoded and has no query. ``deaf``: conditions are ignored."""
+    """Answers with ``objects[path]``; the path is decoded and has no query.
 
-    def __init__(self, objects: dict[str, bytes], *, deaf: bool = False) -> None:
-        super().__init__()
+    Parameters
+    ----------
+    objects
+    deaf
+        Conditions are ignored.
+    address
+        Of `Proxy`.
+    """
+
+    def __init__(self, objects: dict[str, bytes], *, deaf: bool = False, **address: Any) -> None:
         self.objects = objects
         self.deaf = deaf
-        self.handle = self._serve_object
+        super().__init__(**address)
 
-    async def _serve_object(self, request: Request, _forward: Forward) -> Answer:
+    def reset(self) -> None:
+        """Forget the log and stop interfering."""
+        super().reset()
+        self.handle = self.serve_object
+
+    async def serve_object(self, request: Request, _forward: Forward) -> Answer:
+        """What a server does that is in order: a handler."""
         path = unquote(request.target.partition("?")[0])
         if path not in self.objects:
             return Answer(404)

@@ -34,16 +34,39 @@ class Request:
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
 
+    @property
+    def range(self) -> str:
+        """What is asked for, such as ``bytes=10-29``; empty: everything."""
+        return self.headers.get("Range", "")
+
 
 @dataclass
 class Answer:
-    """What is given back. ``lost``: the connection is cut instead; ``stall_after``: it sleeps after so many bytes."""
+    """What is given back, and how badly.
+
+    Attributes
+    ----------
+    latency
+        Seconds before anything is sent.
+    lost
+        The connection is cut instead of an answer.
+    stall_after, cut_after
+        So many bytes of the body are sent; then nothing any more, or the connection is cut.
+    claimed_length
+        The Content-Length that is said; -1: none. If the body is shorter, the connection ends after it.
+    endless
+        The body is repeated until the client has had enough.
+    """
 
     status: int = 200
     headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
     body: bytes = b""
     lost: bool = False
     stall_after: int | None = None
+    cut_after: int | None = None
+    claimed_length: int | None = None
+    endless: bool = False
+    latency: float = 0.0
 
 
 Forward = Callable[..., Awaitable[Answer]]  # takes the request that is to be sent instead, if any
@@ -51,12 +74,29 @@ Handler = Callable[[Request, Forward], Awaitable[Answer]]
 
 
 class Proxy:
-    """Listens at `url`. `requests` is the log; `handle` may be replaced to interfere."""
+    """Listens at `url`. `requests` is the log; `handle` may be replaced to interfere.
 
-    def __init__(self, upstream: str | None = None) -> None:
+    Parameters
+    ----------
+    upstream
+        The server to forward to.
+    host
+        Address to listen at, of this machine: 127.0.0.2 and so on are other hosts than 127.0.0.1.
+    latency
+        Seconds before every answer.
+    """
+
+    def __init__(self, upstream: str | None = None, *, host: str = "127.0.0.1", latency: float = 0.0) -> None:
         self.upstream = upstream
+        self.host = host
+        self.latency = latency
+        self.port = 0
         self.url = ""
         self.reset()
+
+    def url_at(self, host: str) -> str:
+        """As `url`, but under another name or address of the same host."""
+        return f"http://{host}:{self.port}"
 
     def reset(self) -> None:
         """Forget the log and stop interfering."""
@@ -92,10 +132,10 @@ class Proxy:
         server = web.Server(self._answer)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, self.host, 0)
         await site.start()
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        self.url = f"http://127.0.0.1:{port}"
+        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        self.url = self.url_at(self.host)
         async with aiohttp.ClientSession(auto_decompress=False) as self._client:
             started.set()
             await self._stop.wait()
@@ -105,6 +145,8 @@ class Proxy:
         request = Request(came.method, came.raw_path, came.headers, await came.content.read())
         self.requests.append(request)
         answer = await self.handle(request, lambda other=request: self._forward(other))
+        if self.latency or answer.latency:
+            await asyncio.sleep(self.latency + answer.latency)
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
         if answer.lost and came.transport is not None:
             came.transport.abort()
@@ -113,15 +155,22 @@ class Proxy:
         return response
 
     async def _send(self, came: web.BaseRequest, response: web.StreamResponse, answer: Answer) -> None:
-        bodiless = came.method == "HEAD" or answer.status in (204, 304)
-        if not bodiless:
-            response.content_length = len(answer.body)
+        if came.method == "HEAD" or answer.status in (204, 304):
+            await response.prepare(came)
+            return
+        length = len(answer.body) if answer.claimed_length is None else answer.claimed_length
+        if length >= 0 and not answer.endless:
+            response.content_length = length
         await response.prepare(came)
+        stop = answer.stall_after if answer.cut_after is None else answer.cut_after
+        await response.write(answer.body[:stop])
         if answer.stall_after is not None:
-            await response.write(answer.body[: answer.stall_after])
             await self._stop.wait()
-        if not bodiless:
+        while answer.endless:
             await response.write(answer.body)
+        if (answer.cut_after is not None or length > len(answer.body)) and came.transport is not None:
+            came.transport.close()  # what was written is sent before
+            raise ConnectionResetError
 
     async def _forward(self, request: Request) -> Answer:
         headers = CIMultiDict((k, v) for k, v in request.headers.items() if k.lower() not in HOP_BY_HOP)
