@@ -34,8 +34,9 @@ happened and what to do next. All of them pickle. The tree::
      |   |   |- InvalidLocation          not an absolute URL we can keep
      |   |   |- NoContainer              no container has this prefix
      |   |   |- NotAuthorized            the container exists, its opener did not authorise it
-     |   |   |- ObjectChanged            the checksum no longer holds
-     |   |   '- VirtualReadError         missing, too short, unreadable
+     |   |   '- ReadFailure              the bytes cannot be had: url, range, container, status, tries
+     |   |       |- ObjectChanged        the checksum no longer holds
+     |   |       '- VirtualReadError     missing, too short, unreadable
      |   '- ScanError
      |       |- UnsupportedFeature       the file holds something that Zarr cannot represent
      |       |- UnknownFileFormat        no scanner takes this file
@@ -249,12 +250,40 @@ class NotAuthorized(ContainerError):
     """The container exists, but whoever opened the repository did not authorise it. ``prefix``: to authorise."""
 
 
-class ObjectChanged(ContainerError):
+class ReadFailure(ContainerError):
+    """The bytes behind a virtual chunk cannot be had: what was read, and what was answered.
+
+    Attributes
+    ----------
+    location : str
+        The URL.
+    offset, length : int
+        Bytes of the object.
+    prefix : str
+        URL prefix of the container.
+    status : int or None
+        HTTP status of the last answer; ``None``: there was none, or no server was asked.
+    tries : int or None
+        How often a server was asked; ``None``: none was, as for files.
+    """
+
+    location: str
+    offset: int
+    length: int
+    prefix: str
+    status: int | None
+    tries: int | None
+
+
+class ObjectChanged(ReadFailure):
     """The object behind a virtual chunk is not the one that was referenced. ``expected``, ``actual``."""
 
+    expected: str | int | None
+    actual: str | int | None
 
-class VirtualReadError(ContainerError):
-    """The bytes behind a virtual chunk are missing or too short. ``offset``, ``length``."""
+
+class VirtualReadError(ReadFailure):
+    """The bytes behind a virtual chunk are missing, not what was asked for, or cannot be read."""
 
 
 class ScanError(IcechunkError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from icechunk_virtual.containers.authorize import Grant
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.errors import ObjectChanged, VirtualReadError
@@ -12,16 +14,33 @@ AGAIN = "This may work when tried again."
 
 
 def failed(
-    grant: Grant, location: Location, chunk: VirtualChunk, reason: str, remedy: str = REPAIR
+    grant: Grant,
+    location: Location,
+    chunk: VirtualChunk,
+    reason: str,
+    remedy: str = REPAIR,
+    *,
+    status: int | None = None,
+    tries: int | None = None,
 ) -> VirtualReadError:
-    """The error for bytes that are missing or cannot be read, for a `reason` without final stop."""
+    """The error for bytes that are missing or cannot be read, for a `reason` without final stop.
+
+    Parameters
+    ----------
+    grant, location, chunk
+        What was read, and through which container.
+    reason
+        What happened.
+    remedy
+        What to do next: whole sentences, perhaps with code in lines of its own.
+    status
+        Of the server's last answer; None where there was none.
+    tries
+        How often the server was asked; None where none is, as for files.
+    """
     return VirtualReadError(
-        f"error fetching virtual reference: {location}, {chunk.length} bytes at offset {chunk.offset}, through the "
-        f"container {grant.prefix}: {reason}. {remedy}",
-        location=location.text,
-        offset=chunk.offset,
-        length=chunk.length,
-        prefix=grant.prefix.text,
+        f"error fetching virtual reference: {_what(grant, location, chunk)}: {reason}{_asked(status, tries)}. {remedy}",
+        **_facts(grant, location, chunk, status, tries),
     )
 
 
@@ -31,27 +50,79 @@ def too_short(wanted: int, available: int, size: int | None = None) -> str:
     return f"not enough data. Expected: ({wanted}), available ({max(available, 0)}){known}"
 
 
-def other_etag(location: Location, expected: str, actual: str | None) -> ObjectChanged:
+def other_etag(
+    grant: Grant,
+    location: Location,
+    chunk: VirtualChunk,
+    actual: str | None,
+    *,
+    status: int | None = None,
+    tries: int | None = None,
+) -> ObjectChanged:
     """The error for an object whose etag is not the one that was referenced (`actual`: if it is known)."""
     known = "is another one now" if actual is None else f"is {actual}"
-    return _changed(location, f"its etag {known}, the reference expects {expected}", expected, actual)
+    what = f"its etag {known}, the reference expects {chunk.etag}"
+    return _changed(grant, location, chunk, what, chunk.etag, actual, status, tries)
 
 
-def modified_later(location: Location, expected: int, actual: int | None) -> ObjectChanged:
+def modified_later(
+    grant: Grant,
+    location: Location,
+    chunk: VirtualChunk,
+    actual: int | None,
+    *,
+    status: int | None = None,
+    tries: int | None = None,
+) -> ObjectChanged:
     """The error for an object that was modified after the moment that was referenced, in seconds since 1970."""
+    expected = chunk.last_modified
     known = "later" if actual is None else f"at {actual} s since 1970"
     what = f"it was modified {known}, the reference expects {expected} s since 1970 or before"
-    return _changed(location, what, expected, actual)
+    return _changed(grant, location, chunk, what, expected, actual, status, tries)
 
 
-def _changed(location: Location, what: str, expected: object, actual: object) -> ObjectChanged:
+def _changed(
+    grant: Grant,
+    location: Location,
+    chunk: VirtualChunk,
+    what: str,
+    expected: str | int | None,
+    actual: str | int | None,
+    status: int | None,
+    tries: int | None,
+) -> ObjectChanged:
     return ObjectChanged(
-        f"the checksum of the object owning the virtual chunk has changed ({location}): {what}. Restore the file, or "
-        "scan it again and commit the new references.",
-        location=location.text,
+        f"the checksum of the object owning the virtual chunk has changed ({_what(grant, location, chunk)}): "
+        f"{what}{_asked(status, tries)}. Restore the file, or scan it again and commit the new references.",
         expected=expected,
         actual=actual,
+        **_facts(grant, location, chunk, status, tries),
     )
+
+
+def _what(grant: Grant, location: Location, chunk: VirtualChunk) -> str:
+    return f"{location}, {chunk.length} bytes at offset {chunk.offset}, through the container {grant.prefix}"
+
+
+def _asked(status: int | None, tries: int | None) -> str:
+    """What is known of the requests: nothing where none are made."""
+    if tries is None:
+        return ""
+    answer = "no status" if status is None else f"status {status}"
+    return f" [{answer}, {tries} {'try' if tries == 1 else 'tries'}]"
+
+
+def _facts(
+    grant: Grant, location: Location, chunk: VirtualChunk, status: int | None, tries: int | None
+) -> dict[str, Any]:
+    return {
+        "location": location.text,
+        "offset": chunk.offset,
+        "length": chunk.length,
+        "prefix": grant.prefix.text,
+        "status": status,
+        "tries": tries,
+    }
 
 
 def bare_etag(etag: str) -> str:

@@ -88,12 +88,12 @@ class LocalFiles:
             self._check_place(grant, location, chunk, _real_path(path, fd, status))
             if not stat.S_ISREG(status.st_mode):
                 raise failed(grant, location, chunk, _kind_of(status))
-            _check_unchanged(location, chunk, status)
+            _check_unchanged(grant, location, chunk, status)
             if offset + length > status.st_size:  # before anything is allocated: both come from the repository
                 raise failed(grant, location, chunk, too_short(length, status.st_size - offset, status.st_size))
             data = read_at(fd, offset, length)
             if chunk.etag or chunk.last_modified:
-                _check_unchanged(location, chunk, os.fstat(fd))
+                _check_unchanged(grant, location, chunk, os.fstat(fd))
         except OSError as error:
             raise _unreadable(grant, location, chunk, error) from error
         finally:
@@ -145,16 +145,16 @@ def _real_path(path: str, fd: int, status: os.stat_result) -> str | None:
     return os.path.normcase(real) if same else None
 
 
-def _check_unchanged(location: Location, chunk: VirtualChunk, status: os.stat_result) -> None:
+def _check_unchanged(grant: Grant, location: Location, chunk: VirtualChunk, status: os.stat_result) -> None:
     """The file is in the state that was referenced. The etag decides, if there is one."""
     if chunk.etag:
         actual = file_etag(status)
         if chunk.etag != "*" and bare_etag(chunk.etag) != actual:
-            raise other_etag(location, chunk.etag, actual)
+            raise other_etag(grant, location, chunk, actual)
     elif chunk.last_modified:
         seconds = status.st_mtime_ns // 10**9
         if seconds > chunk.last_modified:
-            raise modified_later(location, chunk.last_modified, seconds)
+            raise modified_later(grant, location, chunk, seconds)
 
 
 def _kind_of(status: os.stat_result) -> str:

@@ -108,8 +108,8 @@ class RemoteObjects:
         ranges = part_ranges(offset, offset + length, self._parts)
         try:
             if len(ranges) == 1:
-                return await _read_part(store, key, location, chunk, ranges[0])
-            parts = (_read_part(store, key, location, chunk, part) for part in ranges)
+                return await _read_part(store, key, grant, location, chunk, ranges[0])
+            parts = (_read_part(store, key, grant, location, chunk, part) for part in ranges)
             return b"".join(await asyncio.gather(*parts))
         except _FOREIGN as error:
             raise _told(grant, location, chunk, translate(error, location.key)) from without_debug_text(error)
@@ -141,10 +141,10 @@ def _address(grant: Grant, location: Location, chunk: VirtualChunk) -> tuple[str
 
 
 async def _read_part(
-    store: ForeignStore, key: str, location: Location, chunk: VirtualChunk, part: tuple[int, int]
+    store: ForeignStore, key: str, grant: Grant, location: Location, chunk: VirtualChunk, part: tuple[int, int]
 ) -> bytes:
     found = await obstore.get_async(store, key, options={"range": part, **_conditions(chunk)})
-    _check_unchanged(location, chunk, found.meta)
+    _check_unchanged(grant, location, chunk, found.meta)
     return bytes(await found.bytes_async())
 
 
@@ -152,8 +152,8 @@ def _told(grant: Grant, location: Location, chunk: VirtualChunk, error: StorageE
     """The error that names container and location, for one that names a key."""
     if isinstance(error, PreconditionFailed):
         if chunk.etag:
-            return other_etag(location, chunk.etag, None)
-        return modified_later(location, chunk.last_modified or 0, None)
+            return other_etag(grant, location, chunk, None)
+        return modified_later(grant, location, chunk, None)
     if isinstance(error, ObjectNotFound):
         return failed(grant, location, chunk, f"there is no such object ({error.message})")
     if isinstance(error, TransientStorageError):
@@ -172,16 +172,16 @@ def _conditions(chunk: VirtualChunk) -> GetOptions:
     return {}
 
 
-def _check_unchanged(location: Location, chunk: VirtualChunk, meta: ObjectMeta) -> None:
+def _check_unchanged(grant: Grant, location: Location, chunk: VirtualChunk, meta: ObjectMeta) -> None:
     """Compare with the answer itself, since servers may ignore conditions."""
     actual = meta["e_tag"]
     if chunk.etag:
         if chunk.etag != "*" and actual is not None and bare_etag(actual) != bare_etag(chunk.etag):
-            raise other_etag(location, chunk.etag, actual)
+            raise other_etag(grant, location, chunk, actual)
     elif chunk.last_modified:
         seconds = int(meta["last_modified"].timestamp())
         if seconds > chunk.last_modified:
-            raise modified_later(location, chunk.last_modified, seconds)
+            raise modified_later(grant, location, chunk, seconds)
 
 
 # -- opening -----------------------------------------------------------------------------------------------------
