@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 from icechunk_virtual.containers.authorize import Authorization, Grant
+from icechunk_virtual.containers.checksums import ObjectState
 from icechunk_virtual.containers.local_files import LocalFiles
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.model.chunk_refs import VirtualChunk
@@ -34,6 +35,19 @@ class BlockingClient(Protocol):
 
     def read_now(self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int) -> bytes:
         """As `Client.read`, in the calling thread."""
+
+
+@runtime_checkable
+class StatefulClient(Protocol):
+    """What a client has besides if it can say in which state an object is: what files are scanned through."""
+
+    async def read_with_state(
+        self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int
+    ) -> tuple[bytes | memoryview, ObjectState]:
+        """As `Client.read`, with one request, and the state of the object as that very answer says it.
+
+        Without a checksum in `chunk` the object may be in any state. Where it ends there are fewer bytes.
+        """
 
 
 Clients = Mapping[str, Callable[[Authorization], Client]]

@@ -20,10 +20,11 @@ import obstore.exceptions
 import obstore.store
 
 from icechunk_virtual.containers.authorize import Authorization, Grant
+from icechunk_virtual.containers.checksums import Condition, ObjectState, check_unchanged, condition
 from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Clients
 from icechunk_virtual.containers.container import ObjectStoreConfig
 from icechunk_virtual.containers.credentials import GcsCredentials
-from icechunk_virtual.containers.failures import AGAIN, bare_etag, failed, modified_later, other_etag
+from icechunk_virtual.containers.failures import AGAIN, failed, modified_later, other_etag
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.errors import (
@@ -45,7 +46,7 @@ from icechunk_virtual.repo.obstore_store import Role, check_process
 from icechunk_virtual.repo.settings import EffectiveStorage
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta
+    from obstore import GetOptions, GetResult
     from obstore.store import ObjectStore as ForeignStore
 
 logger = logging.getLogger(__name__)
@@ -108,9 +109,20 @@ class RemoteObjects:
         ranges = part_ranges(offset, offset + length, self._parts)
         try:
             if len(ranges) == 1:
-                return await _read_part(store, key, grant, location, chunk, ranges[0])
+                return (await _read_part(store, key, grant, location, chunk, ranges[0]))[0]
             parts = (_read_part(store, key, grant, location, chunk, part) for part in ranges)
-            return b"".join(await asyncio.gather(*parts))
+            return b"".join(data for data, _ in await asyncio.gather(*parts))
+        except _FOREIGN as error:
+            raise _told(grant, location, chunk, translate(error, location.key)) from without_debug_text(error)
+
+    async def read_with_state(
+        self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int
+    ) -> tuple[bytes, ObjectState]:
+        """As `read`, with one request, and the state of the object as the answer says it."""
+        url, key = _address(grant, location, chunk)
+        store = self._store(grant, location, url)
+        try:
+            return await _read_part(store, key, grant, location, chunk, (offset, offset + length))
         except _FOREIGN as error:
             raise _told(grant, location, chunk, translate(error, location.key)) from without_debug_text(error)
 
@@ -142,10 +154,31 @@ def _address(grant: Grant, location: Location, chunk: VirtualChunk) -> tuple[str
 
 async def _read_part(
     store: ForeignStore, key: str, grant: Grant, location: Location, chunk: VirtualChunk, part: tuple[int, int]
-) -> bytes:
-    found = await obstore.get_async(store, key, options={"range": part, **_conditions(chunk)})
-    _check_unchanged(grant, location, chunk, found.meta)
-    return bytes(await found.bytes_async())
+) -> tuple[bytes, ObjectState]:
+    """Bytes and state from one answer, which is in the state that the chunk expects."""
+    asked = True
+    try:
+        found = await obstore.get_async(store, key, options={"range": part, **_options_of(condition(chunk))})
+    except obstore.exceptions.PreconditionError as error:  # it does not say what is there instead
+        try:
+            there = await obstore.get_async(store, key, options={"range": (0, 1)})
+        except _FOREIGN:
+            raise error from None
+        asked = False
+        check_unchanged(grant, location, chunk, _state(there), asked=asked)
+        found = await obstore.get_async(store, key, options={"range": part})  # this server compares in its own way
+    state = _state(found)
+    check_unchanged(grant, location, chunk, state, asked=asked)
+    return bytes(await found.bytes_async()), state
+
+
+def _options_of(condition: Condition) -> GetOptions:
+    """A condition in the words of the library."""
+    if condition.if_match is not None:
+        return {"if_match": condition.if_match}
+    if condition.unmodified_since is not None:
+        return {"if_unmodified_since": datetime.fromtimestamp(condition.unmodified_since, UTC)}
+    return {}
 
 
 def _told(grant: Grant, location: Location, chunk: VirtualChunk, error: StorageError) -> ContainerError:
@@ -161,27 +194,10 @@ def _told(grant: Grant, location: Location, chunk: VirtualChunk, error: StorageE
     return failed(grant, location, chunk, error.message.rstrip("."))
 
 
-def _conditions(chunk: VirtualChunk) -> GetOptions:
-    """What the server is asked to compare. Weak etags never match there: they are compared here."""
-    if chunk.etag:
-        if chunk.etag.startswith("W/") or chunk.etag == "*":
-            return {}
-        return {"if_match": f'"{bare_etag(chunk.etag)}"'}
-    if chunk.last_modified:
-        return {"if_unmodified_since": datetime.fromtimestamp(chunk.last_modified, UTC)}
-    return {}
-
-
-def _check_unchanged(grant: Grant, location: Location, chunk: VirtualChunk, meta: ObjectMeta) -> None:
-    """Compare with the answer itself, since servers may ignore conditions."""
-    actual = meta["e_tag"]
-    if chunk.etag:
-        if chunk.etag != "*" and actual is not None and bare_etag(actual) != bare_etag(chunk.etag):
-            raise other_etag(grant, location, chunk, actual)
-    elif chunk.last_modified:
-        seconds = int(meta["last_modified"].timestamp())
-        if seconds > chunk.last_modified:
-            raise modified_later(grant, location, chunk, seconds)
+def _state(found: GetResult) -> ObjectState:
+    encoding = found.attributes.get("Content-Encoding")
+    seconds = int(found.meta["last_modified"].timestamp())  # 0: the answer did not say
+    return ObjectState(found.meta["size"], found.meta["e_tag"], seconds or None, encoding and str(encoding))
 
 
 # -- opening -----------------------------------------------------------------------------------------------------
