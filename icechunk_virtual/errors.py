@@ -283,7 +283,9 @@ class ObjectChanged(ReadFailure):
 
 
 class VirtualReadError(ReadFailure):
-    """The bytes behind a virtual chunk are missing, not what was asked for, or cannot be read."""
+    """The bytes behind a virtual chunk are missing, not what was asked for, or cannot be read. ``reason``: why."""
+
+    reason: str
 
 
 class ScanError(IcechunkError):

@@ -40,6 +40,7 @@ def failed(
     """
     return VirtualReadError(
         f"error fetching virtual reference: {_what(grant, location, chunk)}: {reason}{_asked(status, tries)}. {remedy}",
+        reason=reason,
         **_facts(grant, location, chunk, status, tries),
     )
 
