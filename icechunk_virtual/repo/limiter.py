@@ -13,7 +13,7 @@ from icechunk_virtual.repo.waiting import Waiter
 class Limiter:
     """An asynchronous context manager that at most `limit` coroutines are inside of, whatever their event loop.
 
-    First come, first served.
+    First come, first served. A copy by pickling is a bound of its own.
 
     Examples
     --------
@@ -34,6 +34,9 @@ class Limiter:
         self._lock = threading.RLock()  # a coroutine that is thrown away may leave while its thread is in here
         self._waiting: deque[Waiter] = deque()
         reset_after_fork(self)
+
+    def __reduce__(self) -> tuple[type[Limiter], tuple[int]]:
+        return Limiter, (self.limit,)
 
     def after_fork(self) -> None:
         """Forget who was inside and who waited: they are in the parent."""

@@ -41,6 +41,7 @@ from icechunk_virtual.repo.cloud.gcs import gcs_place
 from icechunk_virtual.repo.cloud.s3 import s3_place, tigris_place
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.foreign_errors import translate, without_debug_text
+from icechunk_virtual.repo.limiter import Limiter
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role, check_process
 from icechunk_virtual.repo.settings import EffectiveStorage
@@ -74,9 +75,20 @@ _AZURE_OPTIONS = frozenset(
 _FOREIGN = (OSError, ValueError, obstore.exceptions.BaseError)
 
 
-def make_fetcher(authorization: Authorization, config: RepositoryConfig) -> Fetcher:
-    """The way to the virtual chunks of a repository, wherever they are."""
-    remote = partial(RemoteObjects, settings=config.effective_storage())
+def make_fetcher(authorization: Authorization, config: RepositoryConfig, limiter: Limiter | None = None) -> Fetcher:
+    """The way to the virtual chunks of a repository, wherever they are.
+
+    Parameters
+    ----------
+    authorization
+        Who may read what.
+    config
+        Of the repository.
+    limiter
+        The bound on its concurrent requests; ``None``: one of its own.
+    """
+    limiter = limiter or Limiter(config.effective_max_concurrent_requests)
+    remote = partial(RemoteObjects, settings=config.effective_storage(), limiter=limiter)
     clients: Clients = {**LOCAL_CLIENTS, **dict.fromkeys(_OPENERS, remote)}
     return Fetcher(authorization, clients)
 
@@ -88,10 +100,19 @@ class RemoteObjects:
     ----------
     settings
         Repetitions and concurrency of requests: the repository's, but not its storage's own defaults.
+    limiter
+        Every request is made within it.
     """
 
-    def __init__(self, authorization: Authorization, *, settings: EffectiveStorage) -> None:  # noqa: ARG002  # files need it
+    def __init__(
+        self,
+        authorization: Authorization,  # noqa: ARG002  # files need it
+        *,
+        settings: EffectiveStorage,
+        limiter: Limiter,
+    ) -> None:
         self._settings = settings
+        self._limiter = limiter
         self._parts = PartPolicy(settings.max_concurrent_requests_for_object, settings.ideal_concurrent_request_size)
         self._stores: OrderedDict[tuple[str, str], ForeignStore] = OrderedDict()
         self._lock = threading.Lock()
@@ -109,8 +130,8 @@ class RemoteObjects:
         ranges = part_ranges(offset, offset + length, self._parts)
         try:
             if len(ranges) == 1:
-                return (await _read_part(store, key, grant, location, chunk, ranges[0]))[0]
-            parts = (_read_part(store, key, grant, location, chunk, part) for part in ranges)
+                return (await self._read_part(store, key, grant, location, chunk, ranges[0]))[0]
+            parts = (self._read_part(store, key, grant, location, chunk, part) for part in ranges)
             return b"".join(data for data, _ in await asyncio.gather(*parts))
         except _FOREIGN as error:
             raise _told(grant, location, chunk, translate(error, location.key)) from without_debug_text(error)
@@ -122,9 +143,21 @@ class RemoteObjects:
         url, key = _address(grant, location, chunk)
         store = self._store(grant, location, url)
         try:
-            return await _read_part(store, key, grant, location, chunk, (offset, offset + length))
+            return await self._read_part(store, key, grant, location, chunk, (offset, offset + length))
         except _FOREIGN as error:
             raise _told(grant, location, chunk, translate(error, location.key)) from without_debug_text(error)
+
+    async def _read_part(
+        self,
+        store: ForeignStore,
+        key: str,
+        grant: Grant,
+        location: Location,
+        chunk: VirtualChunk,
+        part: tuple[int, int],
+    ) -> tuple[bytes, ObjectState]:
+        async with self._limiter:
+            return await _read_part(store, key, grant, location, chunk, part)
 
     def _store(self, grant: Grant, location: Location, url: str) -> ForeignStore:
         """The library's store for a URL of `_address`."""

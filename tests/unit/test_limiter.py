@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import pickle
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -161,3 +162,14 @@ def test_a_forked_child_starts_afresh() -> None:
             assert process.exitcode == 0
 
     run(work())
+
+
+def test_a_copy_is_a_bound_of_its_own() -> None:
+    limiter = Limiter(1)
+
+    async def work() -> None:
+        async with limiter, pickle.loads(pickle.dumps(limiter)) as inside:
+            assert inside is None
+
+    run(work())
+    assert pickle.loads(pickle.dumps(limiter)).limit == 1

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from zarr.core.buffer import default_buffer_prototype
 
 import icechunk_virtual as icv
 from icechunk_virtual.containers.authorize import Authorization
@@ -17,6 +18,8 @@ from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.errors import ContainerError, ObjectChanged, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 from icechunk_virtual.repo.remote_chunks import make_fetcher
+from tests.support.clouds import KEYS, Bucket
+from tests.support.hierarchies import array_document, put
 from tests.support.object_server import MODIFIED, ObjectServer
 from tests.support.proxy import Answer, Forward, Request
 
@@ -320,3 +323,42 @@ def test_a_store_is_opened_once_and_not_too_many_are_kept(server: ObjectServer) 
     stores = fetcher._clients["http"]._stores
     assert len(stores) == 50
     assert next(reversed(stores)) == (prefix, f"{prefix}f?v=59")
+
+
+def test_one_bound_for_native_and_virtual_reads(bucket: Bucket) -> None:
+    """`max_concurrent_requests` counts what the servers see, whoever asks."""
+    now, most = 0, 0
+
+    async def count(request: Request, forward: Forward) -> Answer:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        answer = await forward()
+        now -= 1
+        return answer
+
+    prefix = f"s3://{bucket.name}/foreign/"
+    options = icv.S3Options(region="us-east-1", endpoint_url=bucket.proxy.url, allow_http=True, force_path_style=True)
+    config = icv.RepositoryConfig(inline_chunk_threshold_bytes=0, max_concurrent_requests=3)
+    config.set_virtual_chunk_container(VirtualChunkContainer(prefix, ObjectStoreConfig.S3Compatible(options)))
+    granted = icv.containers_credentials({prefix: icv.s3_credentials(**KEYS)})
+    for name in range(10):
+        asyncio.run(bucket.storage(prefix="foreign").object_store().put(str(name), b"v" * 10))
+    repo = icv.Repository.create(bucket.storage(), config, granted)
+    session = repo.writable_session("main")
+    put(session.store, "a/zarr.json", array_document((200,), (10,)))
+    for i in range(10):
+        put(session.store, f"a/c/{i}", b"n" * 10)
+        session.store.set_virtual_ref(f"a/c/{i + 10}", f"{prefix}{i}", offset=0, length=10)
+    session.commit("native and virtual")
+    store = icv.Repository.open(bucket.storage(), authorize_virtual_chunk_access=granted).readonly_session("main").store
+
+    async def all_chunks(store: Any) -> list[bytes]:
+        found = await asyncio.gather(*(store.get(f"a/c/{i}", default_buffer_prototype()) for i in range(20)))
+        return [value.to_bytes() for value in found]
+
+    for reader in (store, pickle.loads(pickle.dumps(store))):
+        bucket.proxy.handle, most = count, 0
+        assert asyncio.run(all_chunks(reader)) == [b"n" * 10] * 10 + [b"v" * 10] * 10
+        assert most == 3
