@@ -77,6 +77,11 @@ class Assets:
     def __reduce__(self) -> tuple[object, tuple[bytes, ObjectStore, RepositoryConfig, World]]:
         return _copy_of, (self._token, self.objects, self._config, self._world)
 
+    @property
+    def limiter(self) -> Limiter:
+        """The bound on concurrent requests, also for those to virtual chunks."""
+        return self._limiter
+
     # -- snapshots, manifests, transaction logs ------------------------------------------------------------------
 
     async def fetch_snapshot(self, id: SnapshotId, *, fresh: bool = False) -> Snapshot:

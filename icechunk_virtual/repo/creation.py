@@ -82,7 +82,7 @@ class Opened:
     fetcher: Fetcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self.fetcher = make_fetcher(self.authorization, self.config)
+        self.fetcher = make_fetcher(self.authorization, self.config, self.assets.limiter)
 
     @property
     def objects(self) -> ObjectStore:

@@ -189,6 +189,7 @@ def _restore(
     fork_id: str | None,
 ) -> Workspace:
     """After pickling: locks and connections are made anew, the base is fetched when it is needed."""
-    ws = Workspace(assets, authorization, make_fetcher(authorization, config), config, base, branch, default_metadata)
+    fetcher = make_fetcher(authorization, config, assets.limiter)
+    ws = Workspace(assets, authorization, fetcher, config, base, branch, default_metadata)
     ws.changes, ws.arrived, ws.fork_id = changes, changes.copy(), fork_id
     return ws
