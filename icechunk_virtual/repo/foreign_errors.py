@@ -1,7 +1,7 @@
 """The tables that translate exceptions of the operating system and of the storage library into our own.
 
 Knows no store and no operation; who calls says which object it was about. The library has classes for few answers of
-servers only: the others are told apart by the status in its text.
+servers only, and says why there was none in its debug text only: the rest is told apart by what is in its texts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from contextlib import contextmanager
 
 from obstore import exceptions as foreign
 
+from icechunk_virtual.containers.retry import may_pass
+from icechunk_virtual.containers.troubles import Diagnosis, Trouble, region_of_answer, trouble_of_answer
 from icechunk_virtual.errors import (
     ObjectNotFound,
     OutcomeUnknown,
@@ -28,11 +30,6 @@ _EXISTS = "object store error Object at location {key} already exists: {cause}"
 _CHANGED = "object store error Request precondition failure for path {key}: {cause}"
 _FULL = "object store error: no space left for {key}: {cause}. Free some space and try again; nothing was written."
 _NAME = "object store error: the store cannot hold a name like {key}: {cause}. Choose a shorter or plainer name."
-_NO_BUCKET = "object store error: {key}: the bucket or container does not exist: {cause}"
-_NO_CREDENTIALS = (
-    "object store error: {key}: there are no credentials: none were given, and neither the environment nor this "
-    "machine has any ({cause}). For public data ask anonymously."
-)
 _REFUSED = "object store error: {key}: the server refused the request: {cause}"
 _TRANSIENT = "object store error: {key}: {cause}. This may work when tried again."
 _OTHER = "object store error: {key}: {cause}"
@@ -70,35 +67,91 @@ _BY_ERRNO: dict[int, Translation] = {
     errno.ENFILE: (TransientStorageError, _TRANSIENT),
 }
 
-_NO_KEYS: Translation = (PermissionDenied, _NO_CREDENTIALS)
-_MISSING_BUCKET = re.compile("<Code>(NoSuchBucket|ContainerNotFound)</Code>")
-_BY_STATUS: tuple[tuple[re.Pattern[str], Translation], ...] = (  # the others may go away by themselves
+_BY_TROUBLE: dict[Trouble, Translation] = {  # the others: what their status or class says
+    Trouble.NO_CREDENTIALS: (PermissionDenied, "object store error: {key}: there are no credentials ({cause})"),
+    Trouble.WRONG_CREDENTIALS: (PermissionDenied, "object store error: {key}: the credentials are not valid: {cause}"),
+    Trouble.EXPIRED: (PermissionDenied, "object store error: {key}: the credentials have expired: {cause}"),
+    Trouble.DENIED: (PermissionDenied, "object store error: permission denied for {key}: {cause}"),
+    Trouble.PAYER: (PermissionDenied, "object store error: {key}: whoever reads has to pay: {cause}"),
+    Trouble.WRONG_REGION: (StorageError, "object store error: {key}: the bucket is in another region: {cause}"),
+    Trouble.NO_BUCKET: (StorageError, "object store error: {key}: the bucket or container does not exist: {cause}"),
+    Trouble.CLOCK: (PermissionDenied, "object store error: {key}: the clock of this machine is wrong: {cause}"),
+    Trouble.UNTRUSTED: (StorageError, _OTHER),
+    Trouble.NO_TLS: (StorageError, _OTHER),
+    Trouble.PLAIN_HTTP: (StorageError, _OTHER),
+}
+
+_STATUS = re.compile(r"status code: (\d{3})\b")
+_PROVIDER = re.compile("External [A-Za-z]+ credential provider")
+_SIGNS: tuple[tuple[re.Pattern[str], str, int | None, Trouble | None], ...] = (
+    # What the library's texts mean, its debug text included; the first that is found. Words, status, trouble.
     # Where credentials are looked for last: at a service that machines of the clouds have.
-    (re.compile(r"//(169\.254\.|metadata(\.google\.internal)?[/:])|Missing (AccessKey|SecretAccessKey)"), _NO_KEYS),
-    (re.compile(r"status code: 40[13]\b"), (PermissionDenied, _DENIED)),
-    (re.compile("incorrectly configured region"), (StorageError, _REFUSED)),
-    (re.compile(r"status code: (3\d\d|4(?!08|09|25|29)\d\d|501)"), (StorageError, _REFUSED)),
+    (
+        re.compile(r"//(169\.254\.|metadata(\.google\.internal)?[/:])|Missing (AccessKey|SecretAccessKey)"),
+        "none were given, and neither the environment nor this machine has any",
+        None,
+        Trouble.NO_CREDENTIALS,
+    ),
+    (re.compile("InvalidCertificate|UnknownIssuer"), "its certificate is not trusted here", None, Trouble.UNTRUSTED),
+    (re.compile("InvalidContentType"), "it does not speak TLS", None, Trouble.NO_TLS),
+    (re.compile("BadScheme"), "plain http is not allowed", None, Trouble.PLAIN_HTTP),
+    (re.compile("dns error"), "there is no host of that name", None, Trouble.NO_HOST),
+    (re.compile("ConnectionRefused"), "the connection was refused", None, None),
+    (re.compile("TimedOut|kind: Timeout"), "nothing came for too long", None, None),
+    (re.compile("IncompleteMessage|IncompleteBody|ConnectionReset|Interrupted"), "the connection was cut", None, None),
+    (re.compile("incorrectly configured region"), "", 301, Trouble.WRONG_REGION),
+    (re.compile("non-partial response when range"), "the server sent everything instead of the range", 200, None),
+    (re.compile(r"Requested \d+\.\.\d+, got"), "the server sent another range", 206, None),
 )
+_LONGEST_CAUSE = 600
+_TIME_TAKEN = re.compile(r" in [0-9.]+(ns|\u00b5s|ms|s)\b")
 
 
 def translate(error: Exception, key: str) -> StorageError:
-    """Our error for a foreign one about the object `key`."""
-    cause = _plain_text(error) or type(error).__name__
-    kind, text = _translation(error, cause)
-    return kind(text.format(key=key or "the whole storage", cause=cause), key=key)
+    """Our error for a foreign one about the object `key`. ``status``, if an answer came, is one of its facts."""
+    (kind, text), diagnosis = _understand(error)
+    named = key or "the whole storage"
+    return kind(text.format(key=named, cause=diagnosis.reason), key=key, status=diagnosis.status)
 
 
-def _translation(error: Exception, cause: str) -> Translation:
+def diagnose(error: Exception) -> tuple[type[StorageError], Diagnosis]:
+    """What a foreign error is called here, and what it says."""
+    (kind, _), diagnosis = _understand(error)
+    return kind, diagnosis
+
+
+def credentials_unavailable(error: Exception) -> bool:
+    """Whether no request was made, since the user's own function for credentials failed."""
+    return _PROVIDER.search(str(error)) is not None
+
+
+def _understand(error: Exception) -> tuple[Translation, Diagnosis]:
+    diagnosis = _diagnosis(error)
     by_errno = _BY_ERRNO.get(getattr(error, "errno", None) or 0)
     if by_errno is not None:
-        return by_errno
-    if isinstance(error, (foreign.GenericError, FileNotFoundError)) and _MISSING_BUCKET.search(cause):
-        return StorageError, _NO_BUCKET
-    if isinstance(error, foreign.GenericError):
-        for pattern, translation in _BY_STATUS:
-            if pattern.search(cause):
-                return translation
-    return next((to for known, to in _BY_CLASS if isinstance(error, known)), (StorageError, _OTHER))
+        return by_errno, diagnosis
+    if diagnosis.trouble in _BY_TROUBLE and not isinstance(error, foreign.UnauthenticatedError):
+        return _BY_TROUBLE[diagnosis.trouble], diagnosis
+    status = diagnosis.status
+    if isinstance(error, foreign.GenericError) and status is not None and status != 409 and not may_pass(status):
+        return (StorageError, _REFUSED), diagnosis
+    found = next((to for known, to in _BY_CLASS if isinstance(error, known)), (StorageError, _OTHER))
+    return found, diagnosis
+
+
+def _diagnosis(error: Exception) -> Diagnosis:
+    cause = " ".join(_TIME_TAKEN.sub("", _plain_text(error)).split())[:_LONGEST_CAUSE] or type(error).__name__
+    if not isinstance(error, foreign.BaseError | FileNotFoundError):
+        return Diagnosis(cause)
+    text = str(error)
+    for pattern, words, status, trouble in _SIGNS:
+        if pattern.search(text):
+            return Diagnosis(f"{cause} ({words})" if words else cause, status, trouble)
+    found = _STATUS.search(cause)
+    if found is None:
+        return Diagnosis(cause)
+    status = int(found[1])
+    return Diagnosis(cause, status, trouble_of_answer(status, text), region_of_answer(text))
 
 
 @contextmanager
