@@ -1,21 +1,24 @@
 """Who may read what: the containers of a repository and what its opener granted.
 
 This is a security boundary. A repository is foreign data: neither its references nor the containers of its stored
-configuration open anything by themselves. Only `granted`, which comes from the caller, does. Judged on meanings
-(`url.Location.canonical`), never on texts. Does no I/O; symbolic links are the business of `local_files`.
+configuration open anything by themselves. Only `granted`, which comes from the caller, does: prefixes, and the
+addresses of servers that a stored container may have requests sent to. Judged on meanings (`url.Location.canonical`),
+never on texts. Does no I/O; symbolic links are the business of `local_files`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.containers.container import S3Options, VirtualChunkContainer, shown_options
+from icechunk_virtual.containers.addresses import Detour, detours, web_prefixes
+from icechunk_virtual.containers.container import VirtualChunkContainer
 from icechunk_virtual.containers.prefixes import match_prefixes
 from icechunk_virtual.containers.url import Location, check_location, check_prefix
 from icechunk_virtual.errors import InvalidLocation, NoContainer, NotAuthorized
@@ -49,12 +52,16 @@ class Grant:
     authorized : bool
     credentials : Credentials or None
         As granted; None without authorisation too.
+    detours : tuple of Detour
+        By what a stored container would have requests sent elsewhere, which the opener has not allowed: while there
+        is any, nothing is read through it.
     """
 
     prefix: Location
     container: VirtualChunkContainer
     authorized: bool
     credentials: Any = None
+    detours: tuple[Detour, ...] = ()
 
     def __repr__(self) -> str:  # never shows credentials
         return f"Grant({self.prefix.text!r}, authorized={self.authorized})"
@@ -71,38 +78,47 @@ class Authorization:
         Containers of the configuration; the keys are their prefixes. One whose prefix is not a URL prefix
         matches nothing.
     granted
-        URL prefix of a container (a missing final ``/`` is added) to its credentials, or None.
+        URL prefix of a container (a missing final ``/`` is added) to its credentials, or None. A key that is a web
+        address also allows stored containers to have requests sent there.
+    addresses
+        Further web addresses that stored containers may have requests sent to.
 
     Notes
     -----
-    The container with the longest prefix is responsible for a location. If that one is not authorised, the
-    location cannot be read, even if a shorter prefix is.
+    The container with the longest prefix is responsible for a location, and of several with that prefix one that the
+    caller gave. If it is not authorised, the location cannot be read, even if a shorter prefix is.
     """
 
-    __slots__ = ("_containers", "_granted", "_remembered", "granted_prefixes", "grants")
+    __slots__ = ("_addresses", "_containers", "_granted", "_remembered", "granted_prefixes", "grants")
 
     grants: tuple[Grant, ...]
     granted_prefixes: frozenset[str]
 
     def __init__(
-        self, containers: Mapping[str, VirtualChunkContainer], granted: Mapping[str, Any] | None = None
+        self,
+        containers: Mapping[str, VirtualChunkContainer],
+        granted: Mapping[str, Any] | None = None,
+        addresses: Iterable[str] = (),
     ) -> None:
         self._containers = dict(containers)
+        self._addresses = tuple(addresses)
         self._granted = {key if key.endswith("/") else key + "/": value for key, value in (granted or {}).items()}
         self._remembered: dict[str, Grant] = {}
         self.granted_prefixes = frozenset(self._granted)
         by_meaning = {p.canonical: value for key, value in self._granted.items() if (p := _prefix(key)) is not None}
+        allowed = web_prefixes((*self._granted, *self._addresses))
         grants = []
         for container in self._containers.values():
             prefix = _prefix(container.url_prefix)
             if prefix is not None:
                 canonical = prefix.canonical
-                grants.append(Grant(prefix, container, canonical in by_meaning, by_meaning.get(canonical)))
-        grants.sort(key=lambda g: (-len(g.prefix.canonical), g.prefix.text))
+                elsewhere = tuple(d for d in detours(container) if not d.is_below(allowed)) if container.stored else ()
+                grants.append(Grant(prefix, container, canonical in by_meaning, by_meaning.get(canonical), elsewhere))
+        grants.sort(key=lambda g: (-len(g.prefix.canonical), g.container.stored, g.prefix.text))
         self.grants = tuple(grants)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Authorization, (self._containers, self._granted)
+        return Authorization, (self._containers, self._granted, self._addresses)
 
     def __repr__(self) -> str:
         return f"Authorization({list(self.grants)})"
@@ -147,7 +163,7 @@ class Authorization:
             Names the prefix, the reason, and the line of code that grants it.
         """
         grant = self._grant_for(location)
-        if not grant.authorized:
+        if not grant.authorized or grant.detours:
             text = _not_authorized_text(location, grant, self.granted_prefixes)
             raise NotAuthorized(text, location=location, prefix=grant.prefix.text)
         return grant
@@ -176,52 +192,88 @@ def _prefix(text: str) -> Location | None:
         return None
 
 
-def code_that_authorizes(prefix: Location) -> str:
-    """The argument of ``Repository.open`` that authorises a container. The prefix is foreign: quoted as a literal."""
-    literal = json.dumps(prefix.text)
-    if prefix.scheme in _AZURE:
-        grant = f"icechunk_virtual.containers_credentials({{{literal}: icechunk_virtual.azure_from_env_credentials()}})"
-    else:
-        grant = f"{{{literal}: None}}"
+def code_that_authorizes(prefix: Location, addresses: Iterable[str] = (), *, secret: bool = False) -> str:
+    """The line that authorises a container, and the addresses that its requests go to.
+
+    What the repository says is foreign: quoted as literals. With `secret` there are credentials to be repeated.
+    """
+    keys = [json.dumps(text) for text in (prefix.text, *addresses)]
+    credentials = "icechunk_virtual.azure_from_env_credentials()" if prefix.scheme in _AZURE else "None"
+    values = ["credentials" if secret else credentials, *["None"] * (len(keys) - 1)]
+    grant = "{" + ", ".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True)) + "}"
+    if values[0] != "None":
+        grant = f"icechunk_virtual.containers_credentials({grant})"
     return f"icechunk_virtual.Repository.open(storage, authorize_virtual_chunk_access={grant})"
 
 
 def _no_container_text(location: Location) -> str:
     prefix = location.text[: location.text.rfind("/") + 1]
-    store = _STORES.get(location.scheme)
     text = (
         f"invalid chunk location, no matching virtual chunk container: `{location}`: no virtual chunk container can "
         f"handle the chunk location ({location}), edit the repository configuration adding a virtual chunk container "
         "for the chunk references"
     )
-    if store is None:
+    if location.scheme not in _STORES:
         return f"{text}. There are no containers for `{location.scheme}` URLs."
-    code = store.format(path=json.dumps(location.path[: location.path.rfind("/") + 1]))
-    return (
-        f"{text}:\n    config.set_virtual_chunk_container(icechunk_virtual.VirtualChunkContainer("
-        f"{json.dumps(prefix)}, icechunk_virtual.{code}))\n    repo = icechunk_virtual.Repository.open(storage, config)"
-        "\n    repo.save_config()"
+    code = _container_code(
+        dataclasses.replace(location, text=prefix, path=location.path[: location.path.rfind("/") + 1])
     )
-
-
-def _other_addresses(container: VirtualChunkContainer) -> str:
-    """A sentence about where requests go, with the credentials granted, if the repository says another place."""
-    options: Any = getattr(container.store, "_0", None)
-    given = {"endpoint_url": options.endpoint_url or ""} if isinstance(options, S3Options) else options
-    if not isinstance(given, Mapping):
-        return ""
-    shown = shown_options(given)
-    there = [ascii(text) for name, text in shown.items() if text and ("url" in name or "endpoint" in name)]
-    return f" The repository has its requests, with what you grant, sent to {', '.join(there)}." if there else ""
+    return f"{text}:\n    {code}\n    repo = icechunk_virtual.Repository.open(storage, config)\n    repo.save_config()"
 
 
 def _not_authorized_text(location: str, grant: Grant, granted: frozenset[str]) -> str:
     prefix = grant.prefix
     known = ", ".join(map(repr, sorted(granted))) or "none"
+    start = f"a virtual chunk in this repository ({location}) resolves to the url prefix {prefix}, "
+    if not grant.authorized:
+        start += (
+            "to be able to fetch the chunk you need to authorize the virtual chunk container when you open/create the "
+            f"repository (authorised so far: {known})."
+        )
+    else:
+        start += f"which you authorised (with {known}), but nothing is sent yet."
+    return f"{start}{_where_else(grant)} {_remedy(grant)}"
+
+
+def _where_else(grant: Grant) -> str:
+    """Sentences about what the repository asks for beside reading below the prefix."""
+    places = [f"{d.address.root!a} (option {d.option!a})" for d in grant.detours if d.address is not None]
+    others = [f"{d.option}={d.shown}" for d in grant.detours if d.address is None]
+    text = ""
+    if places:
+        text += (
+            f" The repository has its requests, with what you grant, sent to {', '.join(places)}: that is not "
+            f"{grant.detours[0].provider} own address, nor one that you named."
+        )
+    if others:
+        text += (
+            f" The repository asks for {', '.join(map(ascii, others))}, by which what you grant could go elsewhere or "
+            "be overheard: that counts only in a container that you pass yourself."
+        )
+    return text
+
+
+def _remedy(grant: Grant) -> str:
+    prefix, secret = grant.prefix, grant.credentials is not None
+    if any(d.address is None for d in grant.detours):
+        container = _container_code(prefix)
+        opening = code_that_authorizes(prefix, secret=secret).replace("(storage, ", "(storage, config, ", 1)
+        return (
+            "If you trust this repository to read there, say yourself how the objects are reached:\n"
+            f"    config = icechunk_virtual.RepositoryConfig()\n    {container}\n    {opening}"
+        )
+    addresses = tuple(dict.fromkeys(d.address.root for d in grant.detours if d.address is not None))
+    prefixes = json.dumps([prefix.text, *addresses])
     return (
-        f"a virtual chunk in this repository ({location}) resolves to the url prefix {prefix}, to be able to fetch the "
-        "chunk you need to authorize the virtual chunk container when you open/create the repository "
-        f"(authorised so far: {known}).{_other_addresses(grant.container)} If you trust this repository to read there, "
-        f"pass authorize=[{json.dumps(prefix.text)}] to xarray.open_dataset, or elsewhere:\n"
-        f"    {code_that_authorizes(prefix)}"
+        f"If you trust this repository to read there, pass authorize={prefixes} to xarray.open_dataset, or elsewhere:\n"
+        f"    {code_that_authorizes(prefix, addresses, secret=secret)}"
+    )
+
+
+def _container_code(prefix: Location) -> str:
+    """The line that adds a container to a configuration."""
+    code = _STORES[prefix.scheme].format(path=json.dumps(prefix.path))
+    return (
+        f"config.set_virtual_chunk_container(icechunk_virtual.VirtualChunkContainer({json.dumps(prefix.text)}, "
+        f"icechunk_virtual.{code}))"
     )

@@ -184,11 +184,18 @@ class VirtualChunkContainer(Checked):
         Absolute URL that ends in ``/``, for instance ``s3://bucket/prefix/`` or ``file:///data/``.
     store
         How the objects are reached.
+
+    Attributes
+    ----------
+    stored : bool
+        Whether it was read from a repository's stored configuration, and so may be anybody's. Stays with it wherever
+        it is copied to; see `authorize`.
     """
 
     url_prefix: str
     store: ObjectStoreConfig
     name: str | None = field(default=None, init=False, repr=False)
+    stored: bool = field(default=False, init=False, repr=False, compare=False)
 
 
 _S3_LIKE = (_S3, _S3Compatible, _Tigris)

@@ -307,7 +307,7 @@ def usable_containers(config: RepositoryConfig) -> dict[str, VirtualChunkContain
     Old repositories hold prefixes without the final ``/``, which is added, and prefixes that are no URLs: those are
     left out with a warning.
     """
-    usable = {}
+    usable: dict[str, VirtualChunkContainer] = {}
     for container in (config.virtual_chunk_containers or {}).values():
         fixed = copy.deepcopy(container)
         fixed.url_prefix = container.url_prefix.removesuffix("/") + "/"
@@ -316,5 +316,13 @@ def usable_containers(config: RepositoryConfig) -> dict[str, VirtualChunkContain
         except ValueError as error:
             warnings.warn(f"ignoring the virtual chunk container {container.url_prefix!r}: {error}", stacklevel=2)
         else:
-            usable[fixed.url_prefix] = fixed
+            known = usable.get(fixed.url_prefix)
+            if known is None or known.stored or not fixed.stored:  # the caller's container wins over a stored one
+                usable[fixed.url_prefix] = fixed
     return usable
+
+
+def mark_stored(config: RepositoryConfig) -> None:
+    """Note at the containers of a configuration that a repository says this, not the caller."""
+    for container in (config.virtual_chunk_containers or {}).values():
+        container.stored = True

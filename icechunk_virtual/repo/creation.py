@@ -30,7 +30,8 @@ from icechunk_virtual.model.ids import INITIAL_SNAPSHOT_ID, encode_id
 from icechunk_virtual.model.world import REAL_WORLD, World
 from icechunk_virtual.repo import refs
 from icechunk_virtual.repo.assets import SNAPSHOTS, Assets
-from icechunk_virtual.repo.config import RepositoryConfig, check_containers, usable_containers
+from icechunk_virtual.repo.cloud.addresses import named_addresses
+from icechunk_virtual.repo.config import RepositoryConfig, check_containers, mark_stored, usable_containers
 from icechunk_virtual.repo.format.config_yaml import decode_config, encode_config
 from icechunk_virtual.repo.format.envelope import MAGIC
 from icechunk_virtual.repo.format.snapshot import Snapshot, encode_snapshot
@@ -253,8 +254,9 @@ def _assemble(
 ) -> Opened:
     containers = usable_containers(config)
     check_grants(containers, granted)
-    authorization = Authorization(containers, granted)
-    assets = Assets(connect(config.storage), config, world)
+    objects = connect(config.storage)
+    authorization = Authorization(containers, granted, named_addresses(objects))
+    assets = Assets(objects, config, world)
     return Opened(connect, config, version, authorization, assets, dict(granted), world)
 
 
@@ -263,7 +265,9 @@ async def _read_config(objects: ObjectStore) -> tuple[RepositoryConfig | None, V
         data, version = await objects.get_versioned(CONFIG_KEY)
     except ObjectNotFound:
         return None, None
-    return decode_config(data, file=CONFIG_KEY), version
+    config = decode_config(data, file=CONFIG_KEY)
+    mark_stored(config)
+    return config, version
 
 
 async def _write_config(opened: Opened) -> None:

@@ -71,6 +71,7 @@ OPTIONAL = {
 PURE = (
     "model",
     "codecs",
+    "containers.addresses",
     "containers.authorize",
     "containers.coalesce",
     "containers.container",

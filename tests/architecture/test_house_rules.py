@@ -25,6 +25,7 @@ WORLDLY = {
     "cli": "the edge",
     "credentials": "credentials from the environment are asked for by name",
     "logs": "ICECHUNK_LOG is read when logging is set up",
+    "repo.cloud.addresses": "servers that the environment names are the opener's",
     "repo.cloud.s3": "what the user leaves to AWS's environment variables: endpoint, region, profile",
     "repo.files": "names of temporary files: chance is wanted there, also in tests",
     "repo.memory_store": "tells the stores of one process apart; never leaves it",

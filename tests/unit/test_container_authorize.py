@@ -125,8 +125,10 @@ def test_azure_needs_credentials() -> None:
 )
 def test_where_the_repository_has_requests_sent_is_said(prefix: str, store: AnyObjectStoreConfig) -> None:
     """Who grants credentials should know who gets them."""
+    given = containers(prefix, store=store)
+    given[prefix].stored = True
     with pytest.raises(NotAuthorized, match="with what you grant, sent to 'http://evil/'") as caught:
-        Authorization(containers(prefix, store=store), {}).readable(prefix + "x")
+        Authorization(given, {}).readable(prefix + "x")
     assert "HIDDEN" not in str(caught.value)
     with pytest.raises(NotAuthorized) as caught:
         Authorization(containers("s3://b/", store=s3_store(region="eu")), {}).readable("s3://b/x")

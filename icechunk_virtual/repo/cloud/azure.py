@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import obstore.store
 
+from icechunk_virtual.containers.addresses import VENDOR
 from icechunk_virtual.containers.container import shown_options
 from icechunk_virtual.containers.credentials import AnyAzureCredential, AzureCredentials
 from icechunk_virtual.model.checked import text_mapping
@@ -49,6 +50,11 @@ class AzurePlace(Place):
     def url(self) -> str:
         """The place in one text."""
         return f"az://{self.container}/{self.prefix}"
+
+    @property
+    def named_servers(self) -> tuple[str, ...]:
+        """URLs of servers that the user named."""
+        return tuple(value for name, value in self.config.items() if VENDOR.sub("", name.lower()) == "endpoint")
 
     def clients(self, settings: EffectiveStorage) -> MakeClient:
         """Return what makes the clients."""

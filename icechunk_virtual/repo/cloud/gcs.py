@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import obstore.store
 
+from icechunk_virtual.containers.addresses import VENDOR
 from icechunk_virtual.containers.container import shown_options
 from icechunk_virtual.containers.credentials import (
     AnyGcsCredential,
@@ -67,6 +68,11 @@ class GcsPlace(Place):
     def url(self) -> str:
         """The place in one text."""
         return f"gs://{self.bucket}/{self.prefix}"
+
+    @property
+    def named_servers(self) -> tuple[str, ...]:
+        """URLs of servers that the user named."""
+        return tuple(value for name, value in self.config.items() if VENDOR.sub("", name.lower()) == "base_url")
 
     @property
     def traits(self) -> Traits:

@@ -82,6 +82,11 @@ class S3Place(Place):
         return f"s3://{self.bucket}/{self.prefix}"
 
     @property
+    def named_servers(self) -> tuple[str, ...]:
+        """URLs of servers that the user named."""
+        return (self.options.endpoint_url,) if self.options.endpoint_url else ()
+
+    @property
     def traits(self) -> Traits:
         """What is particular to it."""
         escaped = self.kind is S3Kind.S3_OBJECT_STORE

@@ -78,6 +78,11 @@ class Place(ABC):
         """Return what makes the clients. They share what is asked for once, such as fresh credentials."""
 
     @property
+    def named_servers(self) -> tuple[str, ...]:
+        """URLs of servers that the user named; none where they are the provider's own."""
+        return ()
+
+    @property
     def traits(self) -> Traits:
         """What is particular to it."""
         return Traits()
@@ -120,6 +125,11 @@ class CloudStore(ObstoreStore):
 
     def __reduce__(self) -> tuple[type[CloudStore], tuple[Place, EffectiveStorage]]:
         return CloudStore, (self._place, self._settings)
+
+    @property
+    def named_servers(self) -> tuple[str, ...]:
+        """URLs of servers that the user named; none where they are the provider's own."""
+        return self._place.named_servers
 
     def _client(self, role: Role) -> ForeignStore:
         if role is not Role.READ and not self.writable:

@@ -200,6 +200,11 @@ def _decode_container(node: Node) -> VirtualChunkContainer:
     return container
 
 
+def _encode_container(container: VirtualChunkContainer) -> dict[Token, Any]:
+    fields = ("url_prefix", "store", "name")  # not where it is from
+    return {Token(name): _encode(getattr(container, name)) for name in fields}
+
+
 # Stores
 
 
@@ -444,5 +449,6 @@ _ENCODERS: dict[type[Any], Callable[[Any], Any]] = {
     ManifestSplitDimCondition: _encode_axis_condition,
     ManifestSplittingConfig: _encode_splitting,
     RepositoryConfig: _encode_repository,
+    VirtualChunkContainer: _encode_container,
 }
 """By the class of a value; other records by their fields, everything else as it is."""
