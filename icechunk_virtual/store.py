@@ -341,7 +341,7 @@ class IcechunkStore(ReferenceCalls, Store):
         raise IcechunkError("store method `set_partial_values` is not implemented by Icechunk; set the whole value")
 
 
-def _buffer(data: bytes | None, prototype: BufferPrototype | None) -> Buffer | None:
+def _buffer(data: bytes | memoryview | None, prototype: BufferPrototype | None) -> Buffer | None:
     return None if data is None else (prototype or default_buffer_prototype()).buffer.from_bytes(data)
 
 

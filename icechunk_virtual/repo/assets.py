@@ -69,7 +69,8 @@ class Assets:
         self._in_use: WeakValueDictionary[ManifestId, Manifest] = WeakValueDictionary()
         self._decoding: WeightedCache[ManifestId, Manifest] = WeightedCache(0)  # one decodes, the others wait
         self._logs: WeightedCache[SnapshotId, TransactionLog] = WeightedCache(caching.num_transaction_changes)
-        self._chunks: WeightedCache[tuple[ChunkId, int, int], bytes] = WeightedCache(caching.num_bytes_chunks)
+        self._chunks: WeightedCache[tuple[ChunkId, int, int], bytes | memoryview]
+        self._chunks = WeightedCache(caching.num_bytes_chunks)
         self._written_logs: WeightedCache[SnapshotId, bytes] = WeightedCache(_WRITTEN_LOGS)
         self._warned: set[str] = set()
         self._token = REAL_WORLD.random_bytes(16)
@@ -117,7 +118,7 @@ class Assets:
         key = SNAPSHOTS + encode_id(id)
 
         async def read() -> bytes:
-            return await self.objects.get(key)
+            return bytes(await self.objects.get(key))
 
         with ThreadPoolExecutor(1, "icechunk-virtual-snapshot") as thread:
             data = thread.submit(asyncio.run, read()).result()
@@ -254,11 +255,12 @@ class Assets:
 
     async def _read_file(self, key: str, size: int) -> bytes:
         try:
-            return await self._read(key, 0, size or None)
+            return bytes(await self._read(key, 0, size or None))
         except StorageError as error:
             if not size or type(error) is not StorageError:
                 raise
-            return await self._read(key, 0, None)  # not as long as the snapshot says: the decoder knows what is wrong
+            # Not as long as the snapshot says: the decoder knows what is wrong.
+            return bytes(await self._read(key, 0, None))
 
     async def _store(self, key: str, data: bytes, file_type: FileType, *, durable: bool) -> None:
         logger.debug("writing %s, %d bytes", key, len(data))
@@ -296,7 +298,7 @@ class Assets:
         """Whether chunks are read and written without a request that others could overlap with."""
         return self._blocking is not None
 
-    async def fetch_chunk(self, id: ChunkId, start: int, stop: int) -> bytes:
+    async def fetch_chunk(self, id: ChunkId, start: int, stop: int) -> bytes | memoryview:
         """Fetch bytes ``[start, stop)`` of a native chunk's object."""
         key = CHUNKS + encode_id(id)
         if not self._chunks.capacity:
@@ -310,7 +312,7 @@ class Assets:
             await self.objects.put(CHUNKS + encode_id(id), data, durable=False)
         return id
 
-    def fetch_chunk_now(self, id: ChunkId, start: int, stop: int) -> bytes | None:
+    def fetch_chunk_now(self, id: ChunkId, start: int, stop: int) -> bytes | memoryview | None:
         """As `fetch_chunk`, in the calling thread; ``None`` where that takes a request."""
         held = self._chunks.get((id, start, stop)) if self._chunks.capacity else None
         if held is not None or self._blocking is None:
@@ -329,13 +331,13 @@ class Assets:
         self._blocking.put_now(CHUNKS + encode_id(id), data)
         return id
 
-    async def _read(self, key: str, start: int, stop: int | None) -> bytes:
+    async def _read(self, key: str, start: int, stop: int | None) -> bytes | memoryview:
         ranges = [(start, stop)] if stop is None else part_ranges(start, stop, self.objects.parts)
         if len(ranges) == 1:
             return await self._read_part(key, start, stop)
         return b"".join(await asyncio.gather(*(self._read_part(key, a, b) for a, b in ranges)))
 
-    async def _read_part(self, key: str, start: int, stop: int | None) -> bytes:
+    async def _read_part(self, key: str, start: int, stop: int | None) -> bytes | memoryview:
         logger.debug("reading %s [%d:%s]", key, start, stop)
         async with self._limiter:
             return await self.objects.get(key, start=start, stop=stop)

@@ -103,7 +103,7 @@ async def fetch_manifest(ws: Workspace, ref: ManifestRef) -> Manifest:
     return manifest
 
 
-async def read_chunk(ws: Workspace, chunk: Chunk, start: int, stop: int) -> bytes:
+async def read_chunk(ws: Workspace, chunk: Chunk, start: int, stop: int) -> bytes | memoryview:
     """Bytes ``[start, stop)`` of a chunk, wherever they are; ``0 <= start <= stop <= chunk.length``."""
     match chunk:
         case InlineChunk(data):

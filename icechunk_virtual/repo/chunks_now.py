@@ -23,8 +23,9 @@ def find_chunk(ws: Workspace, node: ArrayNode, coord: tuple[int, ...]) -> Chunk 
     return run(chunks.find_chunk(ws, node, coord)) if isinstance(found, ManifestRef) else found
 
 
-def read_chunk(ws: Workspace, chunk: Chunk, start: int, stop: int) -> bytes:
+def read_chunk(ws: Workspace, chunk: Chunk, start: int, stop: int) -> bytes | memoryview:
     """As `chunks.read_chunk`."""
+    found: bytes | memoryview | None
     match chunk:
         case InlineChunk(data):
             return data[start:stop]

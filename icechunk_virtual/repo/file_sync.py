@@ -13,6 +13,8 @@ import errno
 import functools
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _OPEN = (os.O_RDWR if os.name == "nt" else os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0)
@@ -35,6 +37,12 @@ def start_writing(descriptor: int) -> None:
         call(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _START_WRITING)
 
 
+def start_writing_file(path: str) -> None:
+    """As `start_writing`, of a file that is closed. It may be gone already."""
+    with suppress(FileNotFoundError), _opened(path) as descriptor:
+        start_writing(descriptor)
+
+
 def sync(descriptor: int) -> None:
     """Make the content of an open file durable."""
     os.fsync(descriptor)
@@ -47,9 +55,15 @@ def _c_function(name: str) -> Any:
 
 def sync_file(path: str) -> None:
     """Make the content of a file durable."""
+    with _opened(path) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
     descriptor = os.open(path, _OPEN)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -76,13 +90,10 @@ def sync_file_system(directory: str, files: int) -> bool:
     syncfs = _c_function("syncfs")
     if syncfs is None or files < _FEW_FILES or _unwritten_bytes() > _BYTES_AT_LEAST + files * _BYTES_PER_FILE:
         return False
-    descriptor = os.open(directory, _OPEN)
-    try:
+    with _opened(directory) as descriptor:
         if syncfs(descriptor) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), directory)
-    finally:
-        os.close(descriptor)
     return True
 
 

@@ -35,7 +35,11 @@ class WrongSizeError(Exception):
 
 
 class TooLargeError(Exception):
-    """More bytes than the caller wants to wait for right now."""
+    """More bytes than the caller wants to wait for right now, of a file of `size` bytes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 def read_range(path: str, start: int, stop: int | None, *, limit: int | None = None) -> bytes:
@@ -57,7 +61,7 @@ def read_range(path: str, start: int, stop: int | None, *, limit: int | None = N
         if end > status.st_size or start > end:
             raise WrongSizeError(status.st_size)
         if limit is not None and end - start > limit:
-            raise TooLargeError
+            raise TooLargeError(status.st_size)
         if start:
             os.lseek(descriptor, start, os.SEEK_SET)
         return _read_exactly(descriptor, end - start, status.st_size)

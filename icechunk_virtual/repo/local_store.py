@@ -1,12 +1,12 @@
 """A repository in a directory of this machine, safe between threads and processes.
 
-Conditional writes happen under a lock of the directory they are in; every write is a new file moved into place.
-Short operations run right on the event loop while the disk answers quickly. See decision 006 for what goes through
-obstore and what does not.
+Through obstore, except for what it does not do (conditional and durable writes, flushes, a lock, anything in a forked
+child) and for small objects, which are read and written right on the event loop while the disk answers quickly.
+Decision 006 has the reasons and the figures.
 """
 
 # Plain strings instead of pathlib: this is called once per chunk.
-# ruff: noqa: PTH108, PTH112, PTH116, PTH120
+# ruff: noqa: PTH112, PTH116, PTH120
 from __future__ import annotations
 
 import asyncio
@@ -24,30 +24,24 @@ from icechunk_virtual.errors import ObjectNotFound, PreconditionFailed
 from icechunk_virtual.repo import file_sync, files
 from icechunk_virtual.repo.file_lock import locked
 from icechunk_virtual.repo.foreign_errors import too_short, translate, translating, unknown_outcome
-from icechunk_virtual.repo.object_store import (
-    PAGE_SIZE,
-    WHOLE,
-    ObjectInfo,
-    PartPolicy,
-    Version,
-    escape_key,
-    unescape_key,
-)
-from icechunk_virtual.repo.obstore_store import answers_here, info_of
+from icechunk_virtual.repo.object_store import PAGE_SIZE, WHOLE, ObjectInfo, Version, escape_key, unescape_key
+from icechunk_virtual.repo.obstore_store import ObstoreStore, Role, answers_here, info_of
 
 if TYPE_CHECKING:
+    from obstore.store import ObjectStore as ForeignStore
+
     from icechunk_virtual.repo.format.envelope import FileType
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_INLINE_BYTES = 256 * 1024
-"""Larger reads and writes always go to a thread."""
+_SMALL_BYTES = 256 * 1024
+"""Objects up to this size are read and written without the library, which takes several times as long for them."""
 _SYNC_IN_TURN = 16
 """Files that are made durable one after the other; more are in several threads."""
 _SYNC_BATCHES = 8
 _MAJORITY = 4
-"""Slow calls in excess of quick ones, after which blocking calls go to threads."""
+"""Slow calls in excess of quick ones, after which blocking calls go elsewhere."""
 
 
 class Pace:
@@ -93,7 +87,7 @@ def _etag(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-class LocalStore:
+class LocalStore(ObstoreStore):
     """Objects as files below a directory, which is created at the first write.
 
     Parameters
@@ -102,12 +96,9 @@ class LocalStore:
         Absolute path of the directory.
     """
 
-    writable = True
-    parts: PartPolicy = WHOLE
-
     def __init__(self, root: str) -> None:
+        super().__init__(parts=WHOLE, metadata=False)
         self._root = root
-        self._opened: obstore.store.LocalStore | None = None  # only when the directory exists
         self._reads = Pace()
         self._writes = Pace()
 
@@ -126,12 +117,21 @@ class LocalStore:
     def _path(self, key: str) -> str:
         return f"{self._root}/{escape_key(key)}"
 
+    def _client(self, role: Role) -> ForeignStore:  # noqa: ARG002  # one serves all
+        return self._library()
+
+    def _library(self) -> obstore.store.LocalStore:
+        """The library's store, made anew each time: it looks only once where symbolic links lead."""
+        return obstore.store.LocalStore(self._root)
+
     # -- reading -----------------------------------------------------------------------------------------------
 
-    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:  # noqa: D102  # Protocol
+    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes | memoryview:  # noqa: D102  # Protocol
         try:
-            return await self._reads.run(self._get, key, start, stop, limit=_INLINE_BYTES)
-        except files.TooLargeError:
+            return await self._reads.run(self._get, key, start, stop, limit=_SMALL_BYTES)
+        except files.TooLargeError as large:
+            if answers_here():
+                return await super().get(key, start=start, stop=large.size if stop is None else stop)
             return await asyncio.to_thread(self._get, key, start, stop)
 
     def get_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:  # noqa: D102  # Protocol
@@ -146,11 +146,11 @@ class LocalStore:
             raise translate(error, key) from error
 
     async def get_versioned(self, key: str) -> tuple[bytes, Version]:  # noqa: D102  # Protocol
-        data = await self.get(key)
+        data = bytes(await self.get(key))
         return data, Version(_etag(data))
 
     async def head(self, key: str) -> ObjectInfo:  # noqa: D102  # Protocol
-        def status() -> os.stat_result:
+        def status() -> os.stat_result:  # the library would open it, and wait forever if it is a pipe
             with translating(key):
                 return os.stat(self._path(key))
 
@@ -169,33 +169,32 @@ class LocalStore:
         key: str,
         data: bytes | memoryview,
         *,
-        file_type: FileType | None = None,  # noqa: ARG002  # files have no metadata
+        file_type: FileType | None = None,
         durable: bool = True,
     ) -> None:
-        if durable or len(data) > _INLINE_BYTES:
-            await asyncio.to_thread(self._put, key, data, durable=durable)
-        elif self._writes.quick():
+        small = len(data) <= _SMALL_BYTES
+        if not durable and small and self._writes.quick():
             self._writes.measure(self._put_quickly, key, data)
-        elif answers_here() and self._has_place(key):
-            with translating(key):
-                await obstore.put_async(self._library(), escape_key(key), data, use_multipart=False)
+        elif not durable and answers_here():
+            await self._writes.run(self._make_place, key)
+            await super().put(key, data, file_type=file_type)
+            if not small:
+                await asyncio.to_thread(file_sync.start_writing_file, self._path(key))
         else:
-            await asyncio.to_thread(self._put, key, data, durable=False)
+            await asyncio.to_thread(self._write_whole, key, data, durable=durable)
 
     def put_now(self, key: str, data: bytes | memoryview) -> None:  # noqa: D102  # Protocol
-        if len(data) > _INLINE_BYTES:
-            self._put(key, data, durable=False)
+        if len(data) > _SMALL_BYTES:
+            self._write_whole(key, data, durable=False)
         else:
             self._put_quickly(key, data)
 
-    def _has_place(self, key: str) -> bool:
-        """Whether the directory of an object exists. The library would make it, but not durably."""
-        return os.path.isdir(os.path.dirname(self._path(key)))
-
-    def _library(self) -> obstore.store.LocalStore:
-        if self._opened is None:
-            self._opened = obstore.store.LocalStore(self._root)
-        return self._opened
+    def _make_place(self, key: str) -> None:
+        """Make the directory of an object, durably: the library would make it, but not so."""
+        directory = os.path.dirname(self._path(key))
+        if not os.path.isdir(directory):
+            with translating(key):
+                files.make_directory(directory, self._root)
 
     def _put_quickly(self, key: str, data: bytes | memoryview) -> None:
         """Under the final name at once: nobody knows the random name of a chunk before it is written."""
@@ -203,9 +202,9 @@ class LocalStore:
         try:
             files.write_new(path, data, file_sync.leave_alone)
         except OSError:  # no such directory yet, a name that is taken, or an error to be translated
-            self._put(key, data, durable=False)
+            self._write_whole(key, data, durable=False)
 
-    def _put(self, key: str, data: bytes | memoryview, *, durable: bool) -> None:
+    def _write_whole(self, key: str, data: bytes | memoryview, *, durable: bool) -> None:
         path = self._path(key)
         with translating(key):
             files.replace(self._temporary(path, data, file_sync.sync if durable else file_sync.start_writing), path)
@@ -264,16 +263,25 @@ class LocalStore:
         except OSError as error:
             raise unknown_outcome(error, key) from error
 
-    async def delete(self, keys: Iterable[str]) -> int:  # noqa: D102  # Protocol
-        return await asyncio.to_thread(self._delete, tuple(keys))
+    async def _delete(self, keys: Sequence[str]) -> None:
+        await asyncio.to_thread(self._delete_now, keys)
 
-    def _delete(self, keys: Sequence[str]) -> int:
+    def _delete_now(self, keys: Sequence[str]) -> None:
+        """Under the lock, so that no conditional write brings back what is being deleted."""
         for directory, members in self._by_directory(keys).items():
             with _unless_missing(), translating(directory), locked(directory):
-                for key, path in members.items():
-                    _unlink(path, key)
+                self._remove_now(list(members))
                 file_sync.sync_directory(directory)
-        return len(keys)
+
+    def _remove_now(self, keys: Sequence[str]) -> None:
+        """With the library's synchronous call, which works in a forked child too. It stops where one is missing."""
+        try:
+            with translating(keys[0]):
+                obstore.delete(self._library(), [escape_key(key) for key in keys])
+        except ObjectNotFound:
+            if len(keys) > 1:
+                for key in keys:
+                    self._remove_now([key])
 
     async def sync(self, keys: Iterable[str]) -> None:  # noqa: D102  # Protocol
         await asyncio.to_thread(self._sync, tuple(keys))
@@ -312,22 +320,12 @@ class LocalStore:
 
 
 def _pages(root: str, prefix: str) -> Iterator[list[ObjectInfo]]:
-    """List with the library's synchronous calls, which work in a forked child too."""
+    """List with the library's synchronous call, which works in a forked child too."""
     if os.path.isdir(root):
         with translating(prefix or root):
-            objects = obstore.store.LocalStore(root)
-            for page in obstore.list(objects, prefix=escape_key(prefix) or None, chunk_size=PAGE_SIZE):
+            library = obstore.store.LocalStore(root)
+            for page in obstore.list(library, prefix=escape_key(prefix) or None, chunk_size=PAGE_SIZE):
                 yield [info_of(unescape_key(meta["path"]), meta) for meta in page]
-
-
-def _unlink(path: str, key: str) -> None:
-    """Delete a file, if there is one. Called once per object that is deleted."""
-    try:
-        os.unlink(path)
-    except OSError as error:
-        failure = translate(error, key)
-        if not isinstance(failure, ObjectNotFound):
-            raise failure from error
 
 
 def _changed(key: str, how: str) -> PreconditionFailed:

@@ -63,7 +63,7 @@ class MemoryStore(ObstoreStore):
                 "process: what is written here would be lost. Use local_filesystem_storage or an object store."
             )
 
-    def get_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:  # noqa: D102  # Protocol
+    def get_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes | memoryview:  # noqa: D102  # Protocol
         return _at_once(self.get(key, start=start, stop=stop))
 
     def put_now(self, key: str, data: bytes | memoryview) -> None:  # noqa: D102  # Protocol
@@ -73,8 +73,8 @@ class MemoryStore(ObstoreStore):
         found = obstore.get(self._memory, spelt)
         return bytes(found.bytes()), version_of(found.meta)
 
-    async def _read_range(self, spelt: str, start: int, stop: int) -> bytes:
-        return bytes(obstore.get_range(self._memory, spelt, start=start, end=stop))
+    async def _read_range(self, spelt: str, start: int, stop: int) -> memoryview:
+        return memoryview(obstore.get_range(self._memory, spelt, start=start, end=stop))
 
     async def _meta(self, spelt: str) -> ObjectMeta:
         return obstore.head(self._memory, spelt)

@@ -85,8 +85,11 @@ class ObjectStore(Protocol):
     @property
     def parts(self) -> PartPolicy: ...  # noqa: D102  # see the class
 
-    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
-        """Bytes ``[start, stop)`` of an object, to its end without `stop`. The exact length, or `StorageError`."""
+    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes | memoryview:
+        """Bytes ``[start, stop)`` of an object, to its end without `stop`. The exact length, or `StorageError`.
+
+        Large ones come as a view of the library's memory, so that nobody need copy them.
+        """
         ...
 
     async def get_versioned(self, key: str) -> tuple[bytes, Version]:
@@ -145,7 +148,7 @@ class ObjectStore(Protocol):
 class BlockingStore(Protocol):
     """What an object store has besides if its answers come at once: memory and disks, but no network."""
 
-    def get_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
+    def get_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes | memoryview:
         """As `ObjectStore.get`, in the calling thread."""
         ...
 

@@ -76,7 +76,7 @@ class ObstoreStore(ABC):
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:  # noqa: D102  # Protocol
+    async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes | memoryview:  # noqa: D102  # Protocol
         if start == 0 and stop is None:
             return (await self.get_versioned(key))[0]
         if start == stop or stop is None:  # no request means an empty range, and few stores take an open one at the end
@@ -205,8 +205,8 @@ class ObstoreStore(ABC):
         found = await obstore.get_async(self._foreign(Role.READ), spelt)
         return bytes(await found.bytes_async()), version_of(found.meta)
 
-    async def _read_range(self, spelt: str, start: int, stop: int) -> bytes:
-        return bytes(await obstore.get_range_async(self._foreign(Role.READ), spelt, start=start, end=stop))
+    async def _read_range(self, spelt: str, start: int, stop: int) -> memoryview:
+        return memoryview(await obstore.get_range_async(self._foreign(Role.READ), spelt, start=start, end=stop))
 
     async def _meta(self, spelt: str) -> ObjectMeta:
         return await obstore.head_async(self._foreign(Role.READ), spelt)

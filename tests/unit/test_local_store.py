@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import obstore
 import pytest
 
 from icechunk_virtual.errors import (
@@ -555,6 +556,58 @@ def test_pace_passes_errors_on() -> None:
 
     with pytest.raises(KeyError):
         run(Pace().run(fail))
+
+
+LARGE = bytes(range(256)) * 2048
+
+
+def test_large_objects_go_through_the_library(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def noted(name: str) -> None:
+        real = getattr(obstore, name)
+
+        def call(foreign: Any, key: Any, *args: Any, **options: Any) -> Any:
+            asked.append(f"{name} {key}")
+            return real(foreign, key, *args, **options)
+
+        monkeypatch.setattr(obstore, name, call)
+
+    for name in ("put_async", "get_range_async", "delete"):
+        noted(name)
+
+    async def work() -> None:
+        await store.put("chunks/small", b"1", durable=False)
+        await store.put("chunks/large", memoryview(LARGE), durable=False)
+        assert await store.get("chunks/small") == b"1"
+        assert await store.get("chunks/large") == LARGE
+        assert await store.get("chunks/large", start=1, stop=400_000) == LARGE[1:400_000]
+        assert await store.get("chunks/large", start=5, stop=9) == LARGE[5:9]
+        assert await store.delete(["chunks/small", "chunks/none", "chunks/large"]) == 3
+        assert await keys(store) == []
+
+    run(work())
+    assert asked[:3] == ["put_async chunks/large", *["get_range_async chunks/large"] * 2]
+    assert asked[3] == "delete ['chunks/small', 'chunks/none', 'chunks/large']"
+
+
+@posix
+def test_a_forked_child_reads_and_writes_large_objects(store: LocalStore) -> None:
+    """There the library, whose threads stayed in the parent, would never answer."""
+    run(store.put("chunks/A", LARGE, durable=False))
+    assert run(store.get("chunks/A")) == LARGE
+
+    def child() -> None:
+        assert run(store.get("chunks/A")) == LARGE
+        run(store.put("chunks/B", LARGE, durable=False))
+        run(store.delete(["chunks/A", "chunks/none"]))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    assert run(keys(store)) == ["chunks/B"]
+    assert run(store.get("chunks/B")) == LARGE
 
 
 @posix
