@@ -6,17 +6,15 @@ Nothing of this is ever written to a repository.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChunkContainer
+from icechunk_virtual.containers.refreshable import PickledFunction
 from icechunk_virtual.containers.url import check_prefix
 from icechunk_virtual.errors import ContainerError, InvalidLocation
 from icechunk_virtual.model.checked import AwareDatetime, Checked, Union, Variant, member_of
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -70,29 +68,6 @@ class _PathOfFile(Variant):
     _0: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Refreshable(Variant):
-    """Base of the credentials that a function without arguments returns, called again before they end.
-
-    Parameters
-    ----------
-    pickled_function
-        The function, pickled: it travels with sessions.
-    current
-        A result to start with.
-    """
-
-    pickled_function: bytes = field(repr=False)
-
-    def _fetch(self, expected: type[T]) -> T:
-        credentials = pickle.loads(self.pickled_function)()
-        if not isinstance(credentials, expected):
-            raise TypeError(
-                f"the function that gets credentials must return {expected.__name__}, not {type(credentials).__name__}"
-            )
-        return credentials
-
-
 class S3Credentials(Union):
     """Credentials for S3 and services with its protocol."""
 
@@ -126,7 +101,7 @@ class _S3Static(Variant, S3Credentials):
 
 @member_of(S3Credentials, "Refreshable")
 @dataclass(frozen=True, slots=True)
-class _S3Refreshable(_Refreshable, S3Credentials):
+class _S3Refreshable(PickledFunction, S3Credentials):
     """A key pair that a function returns, called again before it ends."""
 
     current: S3StaticCredentials | None = field(default=None, repr=False)
@@ -208,7 +183,7 @@ class _GcsStatic(Variant, GcsCredentials):
 
 @member_of(GcsCredentials, "Refreshable")
 @dataclass(frozen=True, slots=True)
-class _GcsRefreshable(_Refreshable, GcsCredentials):
+class _GcsRefreshable(PickledFunction, GcsCredentials):
     """A token that a function returns, called again before it ends."""
 
     current: GcsBearerCredential | None = field(default=None, repr=False)

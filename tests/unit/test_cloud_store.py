@@ -15,6 +15,7 @@ import pytest
 
 import icechunk_virtual as ours
 from icechunk_virtual.containers.container import S3Options
+from icechunk_virtual.containers.refreshable import Fresh
 from icechunk_virtual.credentials import (
     GcsBearerCredential,
     S3StaticCredentials,
@@ -34,7 +35,6 @@ from icechunk_virtual.repo.cloud.aws_profile import profile_key, profile_region
 from icechunk_virtual.repo.cloud.clients import Manner, client_options, connection, retry_config
 from icechunk_virtual.repo.cloud.s3 import S3Place, s3_place
 from icechunk_virtual.repo.cloud.store import CloudStore
-from icechunk_virtual.repo.cloud.tokens import Fresh
 from icechunk_virtual.repo.object_store import Version
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.settings import EffectiveStorage

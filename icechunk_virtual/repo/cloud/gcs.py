@@ -16,10 +16,11 @@ from icechunk_virtual.containers.credentials import (
     GcsCredentials,
     GcsStaticCredentials,
 )
+from icechunk_virtual.containers.refreshable import Fresh
 from icechunk_virtual.model.checked import text_mapping
 from icechunk_virtual.repo.cloud.clients import connection
 from icechunk_virtual.repo.cloud.store import Place, Traits
-from icechunk_virtual.repo.cloud.tokens import Fresh, gcs_token
+from icechunk_virtual.repo.cloud.tokens import gcs_token
 from icechunk_virtual.repo.object_store import spell_prefix
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.settings import EffectiveStorage

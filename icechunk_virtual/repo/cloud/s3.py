@@ -19,12 +19,13 @@ import obstore.store
 
 from icechunk_virtual.containers.container import S3Options
 from icechunk_virtual.containers.credentials import AnyS3Credential, S3Credentials, S3StaticCredentials
+from icechunk_virtual.containers.refreshable import Fresh
 from icechunk_virtual.containers.url import without_user_info
 from icechunk_virtual.errors import StorageError
 from icechunk_virtual.repo.cloud.aws_profile import profile_key, profile_region
 from icechunk_virtual.repo.cloud.clients import Manner, client_options, retry_config
 from icechunk_virtual.repo.cloud.store import Place, Traits
-from icechunk_virtual.repo.cloud.tokens import Fresh, s3_key
+from icechunk_virtual.repo.cloud.tokens import s3_key
 from icechunk_virtual.repo.object_store import check_prefix_parts, spell_prefix
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.settings import EffectiveStorage
