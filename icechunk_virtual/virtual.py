@@ -18,7 +18,7 @@ from icechunk_virtual.containers.container import (
     s3_store,
 )
 from icechunk_virtual.containers.expand import expand
-from icechunk_virtual.containers.source import open_source
+from icechunk_virtual.containers.opening import open_source
 from icechunk_virtual.containers.url import check_prefix, local_path
 from icechunk_virtual.errors import InvalidLocation, ReadOnlyError, ScanError
 from icechunk_virtual.scanners import registry

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from icechunk_virtual.containers.source import CHAINED_URL, URL, path_of
+from icechunk_virtual.containers.local_source import path_of
+from icechunk_virtual.containers.opening import CHAINED_URL, URL
 from icechunk_virtual.containers.url import file_url
 from icechunk_virtual.errors import ScanError
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from icechunk_virtual.containers.authorize import Authorization, Grant, code_that_authorizes
 from icechunk_virtual.containers.failures import bare_etag, failed, modified_later, other_etag, too_short
-from icechunk_virtual.containers.source import OPEN_FLAGS, file_etag, read_at
+from icechunk_virtual.containers.local_source import OPEN_FLAGS, file_etag, read_at
 from icechunk_virtual.containers.url import Location, check_prefix, file_url, local_path
 from icechunk_virtual.errors import NotAuthorized, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk

@@ -6,6 +6,7 @@ checkout works without being installed. Nothing here knows a format.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from icechunk_virtual.containers.source import Source
     from icechunk_virtual.scanners.spec import ScanFunction
 
+_NO_CHECKSUM = (
+    "has neither an etag nor a time of modification: if it changes, nobody will notice, and wrong values may be read"
+)
 GROUP = "icechunk_virtual.scanners"
 BUILTIN = {
     "hdf5": "icechunk_virtual.scanners.hdf5:SPEC",
@@ -115,8 +119,15 @@ def load_scanner(spec: ScannerSpec) -> ScanFunction:
 
 
 def scan(source: Source, options: ScanOptions | None = None, scanner: str | ScannerSpec | None = None) -> Scanned:
-    """Scan a file with the scanner that fits; errors are those of `choose`, `load_scanner` and the scanner."""
-    return load_scanner(choose(source, scanner))(source, options or ScanOptions())
+    """Scan a file with the scanner that fits.
+
+    Errors are those of `choose`, `load_scanner` and the scanner; also `ScanError` if the file changed meanwhile.
+    """
+    scanned = load_scanner(choose(source, scanner))(source, options or ScanOptions())
+    source.check_unchanged()
+    if source.etag is None and source.last_modified is None:
+        return replace(scanned, warnings=(*scanned.warnings, f"{source.url} {_NO_CHECKSUM}"))
+    return scanned
 
 
 def _head_length(specs: dict[str, ScannerSpec]) -> int:

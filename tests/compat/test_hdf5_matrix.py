@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import zarr
 
-from icechunk_virtual.containers.source import open_source
+from icechunk_virtual.containers.opening import open_source
 from icechunk_virtual.errors import MalformedSource, UnsupportedFeature
 from icechunk_virtual.model.chunk_refs import ChunkKind
 from icechunk_virtual.scanners.dataset import Scanned, VirtualArray

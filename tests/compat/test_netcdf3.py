@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import netcdf_file
 
-from icechunk_virtual.containers.source import open_source
+from icechunk_virtual.containers.opening import open_source
 from icechunk_virtual.errors import MalformedSource
 from icechunk_virtual.model.chunk_refs import ChunkKind
 from icechunk_virtual.scanners.dataset import Scanned

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from icechunk_virtual.containers.source import open_source
+from icechunk_virtual.containers.opening import open_source
 from icechunk_virtual.scanners.dataset import Scanned
 from icechunk_virtual.scanners.hdf5.scan import scan
 from icechunk_virtual.scanners.spec import ScanOptions

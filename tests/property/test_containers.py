@@ -14,7 +14,7 @@ from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.container import VirtualChunkContainer, local_filesystem_store
 from icechunk_virtual.containers.expand import natural_key
 from icechunk_virtual.containers.prefixes import match_prefixes
-from icechunk_virtual.containers.source import merge_ranges, slice_ranges
+from icechunk_virtual.containers.ranges import merge_ranges, slice_ranges
 from icechunk_virtual.containers.url import check_location, check_prefix, file_url, local_path
 from icechunk_virtual.errors import InvalidLocation, NoContainer
 from icechunk_virtual.model.strings import Strings

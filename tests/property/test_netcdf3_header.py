@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icechunk_virtual.containers.source import open_source
+from icechunk_virtual.containers.opening import open_source
 from icechunk_virtual.errors import MalformedSource, UnsupportedFeature
 from icechunk_virtual.model.chunk_refs import ChunkKind
 from icechunk_virtual.scanners.netcdf3.header import Header, read_header

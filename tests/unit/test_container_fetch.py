@@ -19,7 +19,7 @@ from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.container import VirtualChunkContainer, local_filesystem_store
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.containers.local_files import INLINE_BYTES, LocalFiles
-from icechunk_virtual.containers.source import file_etag
+from icechunk_virtual.containers.local_source import file_etag
 from icechunk_virtual.containers.url import check_location, file_url
 from icechunk_virtual.errors import ObjectChanged, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk

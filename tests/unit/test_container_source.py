@@ -17,7 +17,9 @@ import pytest
 
 from icechunk_virtual.containers import source as source_module
 from icechunk_virtual.containers.expand import expand
-from icechunk_virtual.containers.source import LocalSource, RemoteSource, open_source
+from icechunk_virtual.containers.local_source import LocalSource
+from icechunk_virtual.containers.opening import open_source
+from icechunk_virtual.containers.remote_source import RemoteSource
 from icechunk_virtual.containers.url import file_url
 from icechunk_virtual.errors import MalformedSource, MissingDependency, ScanError
 
@@ -221,7 +223,7 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise ImportError("Please install s3fs")
 
-    monkeypatch.setattr(source_module.fsspec.core, "url_to_fs", fail)
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
     with pytest.raises(MissingDependency, match="install s3fs") as caught:
         open_source("s3://b/a")
     assert caught.value.extra == "s3"

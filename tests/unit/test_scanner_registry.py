@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from icechunk_virtual.containers.source import open_source
+from icechunk_virtual.containers.opening import open_source
 from icechunk_virtual.errors import MissingDependency, UnknownFileFormat
 from icechunk_virtual.scanners import registry
 from icechunk_virtual.scanners.dataset import Scanned, VirtualGroup
