@@ -19,7 +19,9 @@ from icechunk_virtual.model.chunk_refs import VirtualChunk
 class Client(Protocol):
     """Fetches from all containers of a scheme; usable from several event loops at once."""
 
-    async def read(self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int) -> bytes:
+    async def read(
+        self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int
+    ) -> bytes | memoryview:
         """Exactly the bytes ``[offset, offset + length)`` of an object in the state that the chunk expects.
 
         Raises
@@ -33,7 +35,9 @@ class Client(Protocol):
 class BlockingClient(Protocol):
     """What a client has besides if its answers come at once, without a network."""
 
-    def read_now(self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int) -> bytes:
+    def read_now(
+        self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int
+    ) -> bytes | memoryview:
         """As `Client.read`, in the calling thread."""
 
 

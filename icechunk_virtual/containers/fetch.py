@@ -37,7 +37,7 @@ class Fetcher:
     def __reduce__(self) -> tuple[Any, ...]:
         return Fetcher, (self.authorization, self._kinds)
 
-    async def fetch(self, chunk: VirtualChunk, start: int = 0, stop: int | None = None) -> bytes:
+    async def fetch(self, chunk: VirtualChunk, start: int = 0, stop: int | None = None) -> bytes | memoryview:
         """The bytes ``[start, stop)`` of the chunk.
 
         Parameters
@@ -67,7 +67,7 @@ class Fetcher:
             raise failed(grant, location, chunk, too_short(stop - start, len(data)))
         return data
 
-    def fetch_now(self, chunk: VirtualChunk, start: int = 0, stop: int | None = None) -> bytes | None:
+    def fetch_now(self, chunk: VirtualChunk, start: int = 0, stop: int | None = None) -> bytes | memoryview | None:
         """As `fetch`, in the calling thread; ``None`` where that takes a request."""
         stop = _end(chunk, start, stop)
         grant = self.authorization.readable(chunk.url)

@@ -104,6 +104,12 @@ class Fresh(Generic[E]):
             if self._current is refused:
                 self._current = None
 
+    def forget(self) -> bool:
+        """Ask again when credentials are needed next. Always true."""
+        with self._lock:
+            self._current = None
+        return True
+
     def _renewal(self, credentials: E) -> datetime | None:
         if credentials.expires_after is None:
             return None if self._endless else self._now() - AHEAD

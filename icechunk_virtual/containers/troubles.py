@@ -15,6 +15,7 @@ class Trouble(enum.Enum):
     """Each has a remedy of its own, see `remedies`."""
 
     NO_CREDENTIALS = enum.auto()  # none were given, none were found
+    NO_ANSWER_OF_FUNCTION = enum.auto()  # the user's, which gets credentials
     WRONG_CREDENTIALS = enum.auto()  # the server does not know them
     EXPIRED = enum.auto()  # they were valid once
     DENIED = enum.auto()  # they are valid, but not for this

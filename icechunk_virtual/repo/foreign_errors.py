@@ -69,6 +69,10 @@ _BY_ERRNO: dict[int, Translation] = {
 
 _BY_TROUBLE: dict[Trouble, Translation] = {  # the others: what their status or class says
     Trouble.NO_CREDENTIALS: (PermissionDenied, "object store error: {key}: there are no credentials ({cause})"),
+    Trouble.NO_ANSWER_OF_FUNCTION: (
+        PermissionDenied,
+        "object store error: {key}: the function that gets credentials failed: {cause}",
+    ),
     Trouble.WRONG_CREDENTIALS: (PermissionDenied, "object store error: {key}: the credentials are not valid: {cause}"),
     Trouble.EXPIRED: (PermissionDenied, "object store error: {key}: the credentials have expired: {cause}"),
     Trouble.DENIED: (PermissionDenied, "object store error: permission denied for {key}: {cause}"),
@@ -82,7 +86,6 @@ _BY_TROUBLE: dict[Trouble, Translation] = {  # the others: what their status or 
 }
 
 _STATUS = re.compile(r"status code: (\d{3})\b")
-_PROVIDER = re.compile("External [A-Za-z]+ credential provider")
 _SIGNS: tuple[tuple[re.Pattern[str], str, int | None, Trouble | None], ...] = (
     # What the library's texts mean, its debug text included; the first that is found. Words, status, trouble.
     # Where credentials are looked for last: at a service that machines of the clouds have.
@@ -92,6 +95,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, int | None, Trouble | None], ...] = (
         None,
         Trouble.NO_CREDENTIALS,
     ),
+    (re.compile("External [A-Za-z]+ credential provider"), "", None, Trouble.NO_ANSWER_OF_FUNCTION),
     (re.compile("InvalidCertificate|UnknownIssuer"), "its certificate is not trusted here", None, Trouble.UNTRUSTED),
     (re.compile("InvalidContentType"), "it does not speak TLS", None, Trouble.NO_TLS),
     (re.compile("BadScheme"), "plain http is not allowed", None, Trouble.PLAIN_HTTP),
@@ -102,6 +106,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, int | None, Trouble | None], ...] = (
     (re.compile("incorrectly configured region"), "", 301, Trouble.WRONG_REGION),
     (re.compile("non-partial response when range"), "the server sent everything instead of the range", 200, None),
     (re.compile(r"Requested \d+\.\.\d+, got"), "the server sent another range", 206, None),
+    (re.compile("Wanted range starting at"), "", 416, None),
 )
 _LONGEST_CAUSE = 600
 _TIME_TAKEN = re.compile(r" in [0-9.]+(ns|\u00b5s|ms|s)\b")
@@ -120,17 +125,12 @@ def diagnose(error: Exception) -> tuple[type[StorageError], Diagnosis]:
     return kind, diagnosis
 
 
-def credentials_unavailable(error: Exception) -> bool:
-    """Whether no request was made, since the user's own function for credentials failed."""
-    return _PROVIDER.search(str(error)) is not None
-
-
 def _understand(error: Exception) -> tuple[Translation, Diagnosis]:
     diagnosis = _diagnosis(error)
     by_errno = _BY_ERRNO.get(getattr(error, "errno", None) or 0)
     if by_errno is not None:
         return by_errno, diagnosis
-    if diagnosis.trouble in _BY_TROUBLE and not isinstance(error, foreign.UnauthenticatedError):
+    if diagnosis.trouble in _BY_TROUBLE:
         return _BY_TROUBLE[diagnosis.trouble], diagnosis
     status = diagnosis.status
     if isinstance(error, foreign.GenericError) and status is not None and status != 409 and not may_pass(status):
@@ -171,6 +171,21 @@ def without_debug_text(error: Exception) -> Exception:
     """The error as it may be shown: the library's debug text is long, and holds addresses with their signatures."""
     text = _plain_text(error)
     return error if text == str(error) else type(error)(text)
+
+
+_CUT_OFF = re.compile(r"response body|body error|status code: (425|499)\b")
+
+
+def cut_off(error: StorageError) -> bool:
+    """Whether a request failed in one of the ways after which the library does not make it again.
+
+    It does so for most statuses and for connections that end before an answer. It resumes objects that break off, but
+    only those with a strong entity tag, and no listings or other answers.
+    """
+    cause = error.__cause__
+    if isinstance(cause, foreign.BaseError):
+        return _CUT_OFF.search(str(cause)) is not None
+    return isinstance(cause, ConnectionError)
 
 
 def unknown_outcome(error: Exception, key: str) -> OutcomeUnknown:

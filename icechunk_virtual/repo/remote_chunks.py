@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,28 +22,21 @@ import obstore.store
 from icechunk_virtual.containers.authorize import Authorization, Grant
 from icechunk_virtual.containers.checksums import Condition, ObjectState, check_unchanged, condition
 from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Clients
-from icechunk_virtual.containers.container import ObjectStoreConfig
-from icechunk_virtual.containers.credentials import GcsCredentials
-from icechunk_virtual.containers.failures import AGAIN, failed, modified_later, other_etag
+from icechunk_virtual.containers.failures import failed, modified_later, other_etag, too_short
 from icechunk_virtual.containers.fetch import Fetcher
+from icechunk_virtual.containers.retry import Retries, TryFailed, repeated
+from icechunk_virtual.containers.troubles import Trouble
 from icechunk_virtual.containers.url import Location
-from icechunk_virtual.errors import (
-    ContainerError,
-    ObjectNotFound,
-    PreconditionFailed,
-    StorageError,
-    TransientStorageError,
-)
+from icechunk_virtual.errors import ObjectChanged, ObjectNotFound, PreconditionFailed, TransientStorageError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
-from icechunk_virtual.repo.cloud.azure import azure_place
 from icechunk_virtual.repo.cloud.clients import CLIENT_OPTIONS, Manner, client_options, retry_config
-from icechunk_virtual.repo.cloud.gcs import gcs_place
-from icechunk_virtual.repo.cloud.s3 import s3_place, tigris_place
+from icechunk_virtual.repo.cloud.store import Place
 from icechunk_virtual.repo.config import RepositoryConfig
-from icechunk_virtual.repo.foreign_errors import translate, without_debug_text
+from icechunk_virtual.repo.foreign_errors import diagnose, without_debug_text
 from icechunk_virtual.repo.limiter import Limiter
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role, check_process
+from icechunk_virtual.repo.remote_places import CLOUD_SCHEMES, cannot_be_opened, container_place, options_of
 from icechunk_virtual.repo.settings import EffectiveStorage
 
 if TYPE_CHECKING:
@@ -53,26 +46,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OPEN_STORES = 50
-_VENDOR = re.compile(r"\A(google|gcs|azure_storage|azure)_")
-_GCS_OPTIONS = frozenset({"base_url", "service_account_key", "bearer_token", "skip_signature"})
-_AZURE_OPTIONS = frozenset(
-    {
-        "access_key",
-        "account_key",
-        "master_key",
-        "sas_key",
-        "sas_token",
-        "token",
-        "bearer_token",
-        "endpoint",
-        "use_emulator",
-        "use_fabric_endpoint",
-        "disable_tagging",
-        "skip_signature",
-    }
-)
-"""What containers may say about their stores, beside options of the HTTP client; without the vendor's name."""
+_SMALL = 64 * 1024
+"""Bytes up to which a body is copied, since it may hold on to more memory than it takes itself."""
 _FOREIGN = (OSError, ValueError, obstore.exceptions.BaseError)
+_STALE = frozenset({Trouble.EXPIRED, Trouble.WRONG_CREDENTIALS})
 
 
 def make_fetcher(authorization: Authorization, config: RepositoryConfig, limiter: Limiter | None = None) -> Fetcher:
@@ -89,8 +66,16 @@ def make_fetcher(authorization: Authorization, config: RepositoryConfig, limiter
     """
     limiter = limiter or Limiter(config.effective_max_concurrent_requests)
     remote = partial(RemoteObjects, settings=config.effective_storage(), limiter=limiter)
-    clients: Clients = {**LOCAL_CLIENTS, **dict.fromkeys(_OPENERS, remote)}
+    clients: Clients = {**LOCAL_CLIENTS, **dict.fromkeys((*CLOUD_SCHEMES, "http", "https"), remote)}
     return Fetcher(authorization, clients)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A place and the library's store for it."""
+
+    place: Place | None
+    store: ForeignStore
 
 
 class RemoteObjects:
@@ -111,65 +96,181 @@ class RemoteObjects:
         settings: EffectiveStorage,
         limiter: Limiter,
     ) -> None:
-        self._settings = settings
-        self._limiter = limiter
+        self._settings = replace(settings, max_tries=1)  # the library is to make one request; `repeated` makes more
+        self.limiter = limiter
+        self._retries = Retries(settings.max_tries, settings.initial_backoff_ms, settings.max_backoff_ms)
         self._parts = PartPolicy(settings.max_concurrent_requests_for_object, settings.ideal_concurrent_request_size)
-        self._stores: OrderedDict[tuple[str, str], ForeignStore] = OrderedDict()
+        self._stores: OrderedDict[tuple[str, str], _Opened] = OrderedDict()
         self._lock = threading.Lock()
 
-    async def read(self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int) -> bytes:
-        """Exactly the bytes ``[offset, offset + length)`` of the object, or fewer if it ends before.
+    async def read(
+        self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int
+    ) -> bytes | memoryview:
+        """Exactly the bytes ``[offset, offset + length)`` of the object.
 
         Raises
         ------
         ObjectChanged
         VirtualReadError
         """
-        url, key = _address(grant, location, chunk)
-        store = self._store(grant, location, url)
-        ranges = part_ranges(offset, offset + length, self._parts)
-        try:
-            if len(ranges) == 1:
-                return (await self._read_part(store, key, grant, location, chunk, ranges[0]))[0]
-            parts = (self._read_part(store, key, grant, location, chunk, part) for part in ranges)
-            return b"".join(data for data, _ in await asyncio.gather(*parts))
-        except _FOREIGN as error:
-            raise _told(grant, location, chunk, translate(error, location.key)) from without_debug_text(error)
+        address = _address(grant, location, chunk)
+        parts = [
+            _Part(self, grant, location, chunk, *address, start, stop)
+            for start, stop in part_ranges(offset, offset + length, self._parts)
+        ]
+        if len(parts) == 1:
+            return (await self._repeated(parts[0]))[0]
+        return b"".join(await self._all(parts))
 
     async def read_with_state(
         self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int
-    ) -> tuple[bytes, ObjectState]:
-        """As `read`, with one request, and the state of the object as the answer says it."""
-        url, key = _address(grant, location, chunk)
-        store = self._store(grant, location, url)
+    ) -> tuple[bytes | memoryview, ObjectState]:
+        """As `read`, with one request, and the state of the object as the answer says it; fewer bytes at its end."""
+        address = _address(grant, location, chunk)
+        return await self._repeated(_Part(self, grant, location, chunk, *address, offset, offset + length, True))
+
+    async def _all(self, parts: Sequence[_Part]) -> list[bytes | memoryview]:
+        tasks = [asyncio.ensure_future(self._repeated(part)) for part in parts]
         try:
-            return await self._read_part(store, key, grant, location, chunk, (offset, offset + length))
-        except _FOREIGN as error:
-            raise _told(grant, location, chunk, translate(error, location.key)) from without_debug_text(error)
+            return [data for data, _ in await asyncio.gather(*tasks)]
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
 
-    async def _read_part(
-        self,
-        store: ForeignStore,
-        key: str,
-        grant: Grant,
-        location: Location,
-        chunk: VirtualChunk,
-        part: tuple[int, int],
-    ) -> tuple[bytes, ObjectState]:
-        async with self._limiter:
-            return await _read_part(store, key, grant, location, chunk, part)
+    async def _repeated(self, part: _Part) -> tuple[bytes | memoryview, ObjectState]:
+        return await repeated(part.attempt, part.grant, part.location, part.chunk, self._retries, part.renew)
 
-    def _store(self, grant: Grant, location: Location, url: str) -> ForeignStore:
+    def opened(self, grant: Grant, location: Location, url: str) -> _Opened:
         """The library's store for a URL of `_address`."""
         check_process()
+        name = (grant.prefix.text, url)
         with self._lock:
-            store = self._stores.pop((grant.prefix.text, url), None)
-            if store is None:
-                store = _open(grant, location, url, self._settings)
-            self._stores[grant.prefix.text, url] = store
+            opened = self._stores.pop(name, None)
+            if opened is None:
+                opened = self._open(grant, location, url)
+            self._stores[name] = opened
             if len(self._stores) > _OPEN_STORES:
                 self._stores.popitem(last=False)
-        return store
+        return opened
+
+    def renewed(self, name: tuple[str, str], used: _Opened) -> bool:
+        """Whether there is, or will be, a store with newer credentials than the one that was `used`."""
+        with self._lock:
+            if self._stores.get(name) is not used:
+                return True  # somebody else was here
+            if used.place is None or not used.place.renew():
+                return False
+            self._stores[name] = self._connect(used.place)
+            return True
+
+    def _open(self, grant: Grant, location: Location, url: str) -> _Opened:
+        if location.scheme in CLOUD_SCHEMES:
+            place = container_place(grant, location)
+        try:
+            if location.scheme in CLOUD_SCHEMES:
+                return self._connect(place)
+            return _Opened(None, _open_http(grant, url, self._settings))
+        except _FOREIGN as error:
+            reason = diagnose(error)[1].reason
+            raise cannot_be_opened(grant, location, reason) from without_debug_text(error)
+
+    def _connect(self, place: Place) -> _Opened:
+        return _Opened(place, place.clients(self._settings)(Role.READ))
+
+
+@dataclass(slots=True)
+class _Part:
+    """Bytes that are asked for by one request, perhaps repeatedly.
+
+    Attributes
+    ----------
+    url, key
+        See `_address`.
+    start, stop
+        Which bytes of the object.
+    may_end
+        Whether the object may end before `stop`.
+    """
+
+    objects: RemoteObjects
+    grant: Grant
+    location: Location
+    chunk: VirtualChunk
+    url: str
+    key: str
+    start: int
+    stop: int
+    may_end: bool = False
+    _opened: _Opened | None = None
+
+    async def attempt(self, tries: int) -> tuple[bytes | memoryview, ObjectState]:
+        """One try: bytes and state from one answer, which is in the state that the chunk expects."""
+        self._opened = self.objects.opened(self.grant, self.location, self.url)
+        answered = None
+        async with self.objects.limiter:
+            try:
+                found = await self._answer(tries)
+                answered = 206
+                data = await found.bytes_async()
+            except _FOREIGN as error:
+                raise self._failure(error, answered, tries) from without_debug_text(error)
+        state = _state(found)
+        self._check_length(len(data), state)
+        return bytes(data) if len(data) <= _SMALL else memoryview(data), state
+
+    async def renew(self) -> bool:
+        """Whether there are newer credentials than those of the last try."""
+        used = self._opened
+        return used is not None and self.objects.renewed((self.grant.prefix.text, self.url), used)
+
+    async def _answer(self, tries: int) -> GetResult:
+        """The head of an answer about the right state of the object."""
+        wanted = condition(self.chunk)
+        try:
+            found = await self._get((self.start, self.stop), _options_of(wanted))
+        except obstore.exceptions.PreconditionError as error:  # it does not say what is there instead
+            try:
+                there = await self._get((0, 1))
+            except _FOREIGN:
+                raise error from None
+            self._check_unchanged(there, tries, 412, asked=False)
+            found = await self._get((self.start, self.stop))  # this server compares in its own way
+            self._check_unchanged(found, tries, 206, asked=False)
+        else:
+            self._check_unchanged(found, tries, 206, asked=True)
+        return found
+
+    async def _get(self, part: tuple[int, int], options: GetOptions | None = None) -> GetResult:
+        store: Any = None if self._opened is None else self._opened.store
+        return await obstore.get_async(store, self.key, options={"range": part, **(options or {})})
+
+    def _check_unchanged(self, found: GetResult, tries: int, status: int, *, asked: bool) -> None:
+        check_unchanged(self.grant, self.location, self.chunk, _state(found), asked=asked, status=status, tries=tries)
+
+    def _check_length(self, length: int, state: ObjectState) -> None:
+        wanted = self.stop - self.start
+        if length == wanted:
+            return
+        if state.size is not None and length == max(0, min(self.stop, state.size) - self.start):
+            if self.may_end:
+                return
+            raise TryFailed(too_short(wanted, length, state.size), 206)
+        raise TryFailed(f"the server sent {length} bytes instead of {wanted}", 206, again=True)
+
+    def _failure(self, error: Exception, answered: int | None, tries: int) -> TryFailed | ObjectChanged:
+        """What a foreign error means; `answered`: the status, if the body was already on its way."""
+        kind, diagnosis = diagnose(error)
+        status = diagnosis.status or answered
+        if kind is PreconditionFailed:
+            changed = other_etag if self.chunk.etag else modified_later
+            return changed(self.grant, self.location, self.chunk, None, status=status, tries=tries)
+        reason = diagnosis.reason
+        if kind is ObjectNotFound:
+            reason = f"there is no such object ({reason})"
+        if status == 416:
+            reason = f"the object has no such bytes ({reason})"
+        return TryFailed(reason, status, again=kind is TransientStorageError, stale=diagnosis.trouble in _STALE)
 
 
 def _address(grant: Grant, location: Location, chunk: VirtualChunk) -> tuple[str, str]:
@@ -185,26 +286,6 @@ def _address(grant: Grant, location: Location, chunk: VirtualChunk) -> tuple[str
     raise failed(grant, location, chunk, reason, "Copy the object to a plainer key and relocate the references.")
 
 
-async def _read_part(
-    store: ForeignStore, key: str, grant: Grant, location: Location, chunk: VirtualChunk, part: tuple[int, int]
-) -> tuple[bytes, ObjectState]:
-    """Bytes and state from one answer, which is in the state that the chunk expects."""
-    asked = True
-    try:
-        found = await obstore.get_async(store, key, options={"range": part, **_options_of(condition(chunk))})
-    except obstore.exceptions.PreconditionError as error:  # it does not say what is there instead
-        try:
-            there = await obstore.get_async(store, key, options={"range": (0, 1)})
-        except _FOREIGN:
-            raise error from None
-        asked = False
-        check_unchanged(grant, location, chunk, _state(there), asked=asked)
-        found = await obstore.get_async(store, key, options={"range": part})  # this server compares in its own way
-    state = _state(found)
-    check_unchanged(grant, location, chunk, state, asked=asked)
-    return bytes(await found.bytes_async()), state
-
-
 def _options_of(condition: Condition) -> GetOptions:
     """A condition in the words of the library."""
     if condition.if_match is not None:
@@ -214,64 +295,14 @@ def _options_of(condition: Condition) -> GetOptions:
     return {}
 
 
-def _told(grant: Grant, location: Location, chunk: VirtualChunk, error: StorageError) -> ContainerError:
-    """The error that names container and location, for one that names a key."""
-    if isinstance(error, PreconditionFailed):
-        if chunk.etag:
-            return other_etag(grant, location, chunk, None)
-        return modified_later(grant, location, chunk, None)
-    if isinstance(error, ObjectNotFound):
-        return failed(grant, location, chunk, f"there is no such object ({error.message})")
-    if isinstance(error, TransientStorageError):
-        return failed(grant, location, chunk, error.message.removesuffix(AGAIN).rstrip(". "), AGAIN)
-    return failed(grant, location, chunk, error.message.rstrip("."))
-
-
 def _state(found: GetResult) -> ObjectState:
     encoding = found.attributes.get("Content-Encoding")
     seconds = int(found.meta["last_modified"].timestamp())  # 0: the answer did not say
     return ObjectState(found.meta["size"], found.meta["e_tag"], seconds or None, encoding and str(encoding))
 
 
-# -- opening -----------------------------------------------------------------------------------------------------
-
-
-def _open(grant: Grant, location: Location, url: str, settings: EffectiveStorage) -> ForeignStore:
-    try:
-        return _OPENERS[location.scheme](grant, location, url, settings)
-    except (StorageError, TypeError, *_FOREIGN) as error:
-        reason = error.message if isinstance(error, StorageError) else translate(error, url).message
-        raise ContainerError(
-            f"storage error: the container {grant.prefix} cannot be opened: {reason}", location=location.text
-        ) from without_debug_text(error)
-
-
-def _open_s3(grant: Grant, location: Location, _url: str, settings: EffectiveStorage) -> ForeignStore:
-    options, credentials = _options(grant), _credentials(grant)
-    if isinstance(grant.container.store, ObjectStoreConfig.Tigris):
-        place = tigris_place(options, location.host, None, credentials, weak=True)
-    else:
-        place = s3_place(options, location.host, None, credentials)
-    return place.clients(settings)(Role.READ)
-
-
-def _open_gcs(grant: Grant, location: Location, _url: str, settings: EffectiveStorage) -> ForeignStore:
-    credentials = _credentials(grant) or GcsCredentials.Anonymous()
-    options = _harmless(_options(grant), _GCS_OPTIONS)
-    return gcs_place(location.host, None, credentials, options).clients(settings)(Role.READ)
-
-
-def _open_azure(grant: Grant, location: Location, _url: str, settings: EffectiveStorage) -> ForeignStore:
-    options = dict(_options(grant))
-    account = options.pop("account", None)
-    if account is None:
-        raise ValueError("azure store configuration must include an account")
-    options = _harmless(options, _AZURE_OPTIONS)
-    return azure_place(account, location.host, "", _credentials(grant), options).clients(settings)(Role.READ)
-
-
-def _open_http(grant: Grant, _location: Location, url: str, settings: EffectiveStorage) -> ForeignStore:
-    given = _options(grant)
+def _open_http(grant: Grant, url: str, settings: EffectiveStorage) -> ForeignStore:
+    given = options_of(grant)
     if url.startswith("http:") and given.get("allow_http", "").lower() != "true":
         raise ValueError('URL scheme is not allowed: plain http needs http_store({"allow_http": "true"})')
     unknown = sorted(given.keys() - CLIENT_OPTIONS)
@@ -280,45 +311,3 @@ def _open_http(grant: Grant, _location: Location, url: str, settings: EffectiveS
     known = {key: value for key, value in given.items() if key in CLIENT_OPTIONS}
     options: Any = {**client_options(Role.READ, Manner(), settings), **known}
     return obstore.store.HTTPStore.from_url(url, client_options=options, retry_config=retry_config(Role.READ, settings))
-
-
-def _harmless(options: Mapping[str, str], known: frozenset[str]) -> dict[str, str]:
-    """The options of a container, which a repository and so anybody wrote.
-
-    Others could have the reader's files and secrets sent anywhere, sign what was granted unsigned, or name another
-    bucket. They are refused.
-    """
-    for name, value in options.items():
-        plain = _VENDOR.sub("", name.lower())
-        if plain not in known and plain not in CLIENT_OPTIONS:
-            raise ValueError(
-                f"the option {name!a} of a container is not used, since it could misuse the credentials of whoever "
-                f"opens the repository. Remove it; there are {', '.join(sorted(known))} and those of the HTTP client"
-            )
-        if plain == "skip_signature" and value.lower() != "true":
-            raise ValueError(f"the option {name!a} of a container can only be true: credentials come from the opener")
-    return dict(options)
-
-
-def _options(grant: Grant) -> Any:
-    """What the container says about its store: `S3Options`, or a mapping of texts."""
-    store: Any = grant.container.store
-    return store._0
-
-
-def _credentials(grant: Grant) -> Any:
-    """As the places take them: without the wrapper that says for which kind of store they are."""
-    return None if grant.credentials is None else grant.credentials._0
-
-
-_OPENERS: dict[str, Callable[[Grant, Location, str, EffectiveStorage], ForeignStore]] = {
-    "s3": _open_s3,
-    "tigris": _open_s3,
-    "gs": _open_gcs,
-    "gcs": _open_gcs,
-    "az": _open_azure,
-    "azure": _open_azure,
-    "abfs": _open_azure,
-    "http": _open_http,
-    "https": _open_http,
-}

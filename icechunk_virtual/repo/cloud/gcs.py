@@ -80,6 +80,10 @@ class GcsPlace(Place):
         """What is particular to it."""
         return Traits(by_generation=True)
 
+    def renew(self) -> bool:
+        """Forget what the user's function returned."""
+        return self.fresh is not None and self.fresh.forget()
+
     def clients(self, settings: EffectiveStorage) -> MakeClient:
         """Return what makes the clients."""
         config: dict[str, Any] = {"skip_signature": isinstance(self.credentials, GcsCredentials.Anonymous)}

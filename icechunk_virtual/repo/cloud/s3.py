@@ -95,6 +95,10 @@ class S3Place(Place):
             escaped=escaped, bare_etags=True, in_parts=not escaped, writable=self.kind is not S3Kind.TIGRIS_WEAK
         )
 
+    def renew(self) -> bool:
+        """Forget what the user's function returned."""
+        return self.fresh is not None and self.fresh.forget()
+
     def clients(self, settings: EffectiveStorage) -> MakeClient:
         """Return what makes the clients."""
         manner, config, provider = self._manner(), self._config(), self._provider()

@@ -87,6 +87,10 @@ class Place(ABC):
         """What is particular to it."""
         return Traits()
 
+    def renew(self) -> bool:
+        """Forget credentials that a function returned, for clients made from now on. False: there is no function."""
+        return False
+
     def default_settings(self) -> StorageSettings:
         """Return what holds where the user sets nothing."""
         return StorageSettings()
