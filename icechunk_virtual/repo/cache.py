@@ -9,8 +9,8 @@ import threading
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from icechunk_virtual.repo.after_fork import reset_after_fork
-from icechunk_virtual.repo.waiting import Waiter
+from icechunk_virtual._after_fork import reset_after_fork
+from icechunk_virtual._waiting import Waiter
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

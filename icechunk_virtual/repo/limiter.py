@@ -6,8 +6,8 @@ import threading
 from collections import deque
 from types import TracebackType
 
-from icechunk_virtual.repo.after_fork import reset_after_fork
-from icechunk_virtual.repo.waiting import Waiter
+from icechunk_virtual._after_fork import reset_after_fork
+from icechunk_virtual._waiting import Waiter
 
 
 class Limiter:

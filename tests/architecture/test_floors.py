@@ -12,6 +12,8 @@ from tests.support.source import PACKAGE, Module, imports, modules, own_imports
 FLOORS = {
     "errors": 0,
     "_sync": 0,
+    "_after_fork": 0,
+    "_waiting": 0,
     "operations": 0,
     "model": 0,
     "containers": 1,

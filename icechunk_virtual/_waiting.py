@@ -35,3 +35,10 @@ class Waiter:
         except RuntimeError:
             return False
         return True
+
+    def wake_here(self) -> None:
+        """As `wake`, from a coroutine or callback: on the waiter's own event loop that is many times quicker."""
+        if asyncio.get_running_loop() is self.loop:
+            _set(self.future)
+        else:
+            self.wake()
