@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.containers.url import Location, check_location
+from icechunk_virtual.containers.url import LONGEST, Location, check_location
 from icechunk_virtual.model.strings import Strings
 
 _ROOTS = 16  # so many different "scheme://host/" are looked for; locations below further ones are judged one by one
@@ -83,18 +83,18 @@ def _plain_paths(urls: Strings) -> NDArray[np.bool_]:
     Returns
     -------
     bool (k,)
-        True: no special bytes; no segment begins with two dots, or is a dot; no empty segment after the
-        first ``//``; the last character is neither ``/`` nor ``.``.
+        True: not too long; no special bytes; no segment begins with two dots or ``.;``, or is a dot; no empty segment
+        after the first ``//``; the last character is neither ``/`` nor ``.``.
     """
     data, bounds = urls.data, urls.bounds
-    plain: NDArray[np.bool_] = np.diff(bounds) > 0
+    plain: NDArray[np.bool_] = (urls.lengths > 0) & (urls.lengths <= LONGEST)
     last = data[bounds[1:][plain] - 1]
     plain[plain] = (last != ord("/")) & (last != ord("."))
     _exclude(plain, bounds, np.flatnonzero(_SPECIAL[data]))
     slashes = np.flatnonzero(data[:-2] == ord("/"))
     dots = slashes[data[slashes + 1] == ord(".")]
     after = data[dots + 2]
-    _exclude(plain, bounds, dots[(after == ord("/")) | (after == ord("."))])
+    _exclude(plain, bounds, dots[(after == ord("/")) | (after == ord(".")) | (after == ord(";"))])
     doubled = np.flatnonzero((data[:-1] == ord("/")) & (data[1:] == ord("/")))
     rows = np.searchsorted(bounds, doubled, "right") - 1
     scheme_end = np.full(len(urls), -1, np.int64)

@@ -11,8 +11,9 @@ Rules (every scheme, unless said otherwise)
 * Percent escapes of the path are decoded once. ``%`` without two hexadecimal digits stands for itself.
 * ``?`` and ``#`` belong to the name, as any other character, except for http and https: there they begin the
   query and the fragment.
-* Refused, since readers disagree on what they mean: ``.`` and ``..`` segments, encoded or not; encoded separators
-  (``%2F``); user info; control characters; hosts that are not ASCII; raw backslashes in http and file URLs.
+* Refused, since readers disagree on what they mean: ``.`` and ``..`` segments, encoded or not, for http and https
+  also with parameters (``..;x``); encoded separators (``%2F``); user info; control characters; hosts that are not
+  ASCII; raw backslashes in http and file URLs. And texts of more than `LONGEST` characters.
 * ``//`` within a path of a file is ``/``. Object stores and servers have keys with empty segments: kept.
 """
 
@@ -26,6 +27,8 @@ from dataclasses import dataclass
 
 from icechunk_virtual.errors import InvalidLocation
 
+LONGEST = 2**16
+"""Characters of a location. Object stores end at 1,024; signed URLs of web servers have a few thousand."""
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 _WEB = frozenset({"http", "https"})
 _SPECIAL = frozenset({"http", "https", "ftp", "file"})  # where URL parsers read "\" as "/", and hosts have no case
@@ -33,6 +36,7 @@ _SPECIAL = frozenset({"http", "https", "ftp", "file"})  # where URL parsers read
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 _HOST = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\]")
+_WEB_HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _PORT = re.compile(r"[0-9]{1,5}")
 _USER_INFO = re.compile(r"(?<=//)[^/?#]*@")
 _ENCODED_SEPARATOR = re.compile(r"%2f", re.IGNORECASE)
@@ -174,6 +178,11 @@ def _ambiguous(text: str, problem: str, remedy: str) -> InvalidLocation:
 
 
 def _parse(text: str) -> Location:
+    if len(text) > LONGEST:
+        raise InvalidLocation(
+            f"invalid chunk location, it has {len(text)} characters (a location has at most {LONGEST}).",
+            location=text[:100],
+        )
     if _CONTROL.search(text):
         raise _ambiguous(text, "control characters are not allowed", "percent-encode what belongs to the name")
     match = _SCHEME.match(text)
@@ -225,7 +234,7 @@ def _authority(text: str, scheme: str, authority: str) -> tuple[str, int | None]
         return "", None
     if not host:
         raise _invalid(text, f"error parsing bucket name from virtual ref URL {text}", f"write {scheme}://host/path")
-    if not _HOST.fullmatch(host) or not host.strip("."):
+    if not (_WEB_HOST if scheme in _WEB else _HOST).fullmatch(host) or not host.strip("."):
         raise _invalid(
             text,
             f'error parsing virtual ref URL: "{text}": invalid host {host!a}',
@@ -253,8 +262,13 @@ def _decode_path(text: str, scheme: str, raw: str) -> str:
             raise _ambiguous(text, "NUL is not allowed", "no object has such a name")
         if os.name == "nt" and scheme == "file" and "\\" in path:
             raise _ambiguous(text, "encoded separators are not allowed", "write / instead of %5C")
-    if "." in path and any(segment in (".", "..") for segment in _SEPARATORS.split(path)):
+    if "." in path and any(_climbs(segment, scheme) for segment in _SEPARATORS.split(path)):
         raise _ambiguous(text, "`.` and `..` segments are not allowed", "write the path that is meant")
     if scheme == "file":
         path = "/".join(segment for segment in path.split("/") if segment)
     return "/" + path
+
+
+def _climbs(segment: str, scheme: str) -> bool:
+    name = segment.partition(";")[0] if scheme in _WEB else segment  # what some servers take for parameters
+    return name in {".", ".."}
