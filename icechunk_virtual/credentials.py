@@ -6,7 +6,7 @@ The classes are defined in `containers.credentials` and exported from here too.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import NoReturn, TypeVar
 
@@ -26,6 +26,7 @@ from icechunk_virtual.containers.credentials import (
     S3Credentials,
     S3StaticCredentials,
 )
+from icechunk_virtual.containers.http_credentials import HttpAuth, HttpBearerCredential, HttpCredentials
 
 __all__ = [
     "AnyAzureCredential",
@@ -40,6 +41,9 @@ __all__ = [
     "GcsBearerCredential",
     "GcsCredentials",
     "GcsStaticCredentials",
+    "HttpAuth",
+    "HttpBearerCredential",
+    "HttpCredentials",
     "S3Credentials",
     "S3StaticCredentials",
     "azure_credentials",
@@ -51,6 +55,7 @@ __all__ = [
     "gcs_from_env_credentials",
     "gcs_refreshable_credentials",
     "gcs_static_credentials",
+    "http_credentials",
     "s3_anonymous_credentials",
     "s3_credentials",
     "s3_from_env_credentials",
@@ -330,8 +335,74 @@ def azure_credentials(
     )
 
 
+def http_credentials(
+    *,
+    bearer_token: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    netrc: bool = False,
+    get_credentials: Callable[[], HttpBearerCredential] | None = None,
+    scatter_initial_credentials: bool = False,
+    headers: Mapping[str, str] | None = None,
+    redirect_hosts: str | Iterable[str] = (),
+) -> HttpCredentials:
+    """Credentials for web servers: at most one kind.
+
+    They are sent to the container's own server only (same scheme, host and port): where redirects lead elsewhere,
+    requests go without them. The original library has nothing like this.
+
+    Parameters
+    ----------
+    bearer_token
+        Sent as ``Authorization: Bearer ...``.
+    username, password
+        Basic authentication.
+    netrc
+        Take names and passwords from the file that the environment variable ``NETRC`` names, or else ``~/.netrc``.
+        An entry is sent to the host that it names and to no other, also when redirects lead there to log in; over
+        plain http only if that host is the container's own or one of `redirect_hosts`. The ``default`` entry is not
+        used. Parallel tasks read the file of their machine.
+    get_credentials
+        A function that returns a bearer token, called before the last one ends or when the server refuses it. It is
+        pickled now, so it must be importable where it is used (not a lambda).
+    scatter_initial_credentials
+        Call it now and let copies of the session, for instance those of parallel tasks, start with the result.
+    headers
+        Names and values of further headers, also with other credentials; they may be secret.
+    redirect_hosts
+        Names or addresses of hosts that redirects may lead to although their addresses are private, loopback or
+        otherwise special.
+
+    Raises
+    ------
+    ValueError
+        Several kinds, one of `username` and `password`, or something that no request can carry.
+
+    Examples
+    --------
+    >>> http_credentials(username="me", password="secret")
+    HttpCredentials(auth=HttpAuth.Basic(username='me'), redirect_hosts=())
+    """
+    basic = username is not None or password is not None
+    if sum((bearer_token is not None, basic, netrc, get_credentials is not None)) > 1:
+        _conflict("http_credentials")
+    auth: HttpAuth | None = None
+    if bearer_token is not None:
+        auth = HttpAuth.Bearer(bearer_token)
+    elif basic:
+        if username is None or password is None:
+            _conflict("http_credentials")
+        auth = HttpAuth.Basic(username, password)
+    elif netrc:
+        auth = HttpAuth.Netrc()
+    elif get_credentials is not None:
+        auth = HttpAuth.Refreshable(*_pickled(get_credentials, scatter_initial_credentials))
+    hosts = (redirect_hosts,) if isinstance(redirect_hosts, str) else tuple(redirect_hosts)
+    return HttpCredentials(auth, headers=tuple((headers or {}).items()), redirect_hosts=hosts)
+
+
 def containers_credentials(
-    m: Mapping[str, AnyS3Credential | AnyGcsCredential | AnyAzureCredential | None],
+    m: Mapping[str, AnyS3Credential | AnyGcsCredential | AnyAzureCredential | HttpCredentials | None],
 ) -> dict[str, AnyCredential | None]:
     """What to give as ``authorize_virtual_chunk_access`` when a repository is opened.
 
@@ -339,7 +410,7 @@ def containers_credentials(
     ----------
     m
         URL prefix of a container to its credentials. ``None`` authorises it without explicit ones: S3 takes those of
-        the environment, Google Cloud Storage unsigned requests; files and web servers take none.
+        the environment; Google Cloud Storage and web servers get requests of nobody in particular; files take none.
 
     Raises
     ------
@@ -358,4 +429,6 @@ def _wrap(credentials: object) -> AnyCredential:
         return Credentials.Gcs(credentials)
     if isinstance(credentials, AzureCredentials):
         return Credentials.Azure(credentials)
+    if isinstance(credentials, HttpCredentials):
+        return Credentials.Http(credentials)
     raise ValueError(f"Unknown credential type {type(credentials)}")

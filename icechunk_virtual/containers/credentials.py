@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeAlias
 
 from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChunkContainer
+from icechunk_virtual.containers.http_credentials import HttpCredentials
 from icechunk_virtual.containers.refreshable import PickledFunction
 from icechunk_virtual.containers.url import check_prefix
 from icechunk_virtual.errors import ContainerError, InvalidLocation
@@ -255,6 +256,7 @@ class Credentials(Union):
     S3: TypeAlias = "_S3"
     Gcs: TypeAlias = "_Gcs"
     Azure: TypeAlias = "_Azure"
+    Http: TypeAlias = "_Http"
 
 
 @member_of(Credentials, "S3")
@@ -281,19 +283,27 @@ class _Azure(Variant, Credentials):
     _0: AzureCredentials
 
 
+@member_of(Credentials, "Http")
+@dataclass(frozen=True, slots=True)
+class _Http(Variant, Credentials):
+    """For web servers."""
+
+    _0: HttpCredentials
+
+
 AnyS3Credential = _S3Static | _S3Anonymous | _S3FromEnv | _S3Refreshable
 AnyGcsStaticCredential = _GcsServiceAccount | _GcsServiceAccountKey | _GcsApplicationCredentials | _GcsBearerToken
 AnyGcsCredential = _GcsAnonymous | _GcsFromEnv | _GcsStatic | _GcsRefreshable
 AnyAzureStaticCredential = _AzureAccessKey | _AzureSasToken | _AzureBearerToken
 AnyAzureCredential = _AzureFromEnv | _AzureStatic
-AnyCredential = _S3 | _Gcs | _Azure
+AnyCredential = _S3 | _Gcs | _Azure | _Http
 
 
 _ACCEPTED: tuple[tuple[tuple[type[ObjectStoreConfig], ...], type[Credentials] | None, str], ...] = (
     ((ObjectStoreConfig.S3, ObjectStoreConfig.S3Compatible, ObjectStoreConfig.Tigris), _S3, "S3"),
     ((ObjectStoreConfig.Gcs,), _Gcs, "GCS"),
     ((ObjectStoreConfig.Azure,), _Azure, "Azure"),
-    ((ObjectStoreConfig.Http,), None, "http"),
+    ((ObjectStoreConfig.Http,), _Http, "http"),
     ((ObjectStoreConfig.LocalFileSystem, ObjectStoreConfig.InMemory), None, "local file"),
 )
 """Stores, the credentials that they take, and their name. ``None`` may be granted to all of them but Azure."""

@@ -37,6 +37,7 @@ from icechunk_virtual.credentials import (
     gcs_from_env_credentials,
     gcs_refreshable_credentials,
     gcs_static_credentials,
+    http_credentials,
     s3_anonymous_credentials,
     s3_credentials,
     s3_from_env_credentials,
@@ -221,6 +222,7 @@ KINDS = {
     "s3": Credentials.S3(s3_from_env_credentials()),
     "gcs": Credentials.Gcs(gcs_from_env_credentials()),
     "azure": Credentials.Azure(azure_from_env_credentials()),
+    "http": Credentials.Http(http_credentials(netrc=True)),
     "none": None,
 }
 ACCEPTED = {
@@ -229,7 +231,7 @@ ACCEPTED = {
     "tigris://b/": {"s3", "none"},
     "gs://b/": {"gcs", "none"},
     "az://b/": {"azure"},
-    "http://h/": {"none"},
+    "http://h/": {"http", "none"},
     "file:///a/": {"none"},
 }
 
