@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, overload
 
 from icechunk_virtual.model.checked import U8, U32, U64, Checked, NonZeroU16, NonZeroU64, field_types
@@ -238,3 +238,20 @@ def effective_storage(settings: StorageSettings | None, defaults: StorageSetting
     fields.setdefault("metadata_storage_class", for_all)
     fields.setdefault("chunks_storage_class", for_all)
     return EffectiveStorage(**fields)  # type: ignore[arg-type]  # the names and types are those of the fields
+
+
+_MOST_PARTS, _MOST_TRIES, _LONGEST_BACKOFF_MS = 256, 100, 180_000
+
+
+def bounded_for_references(settings: EffectiveStorage) -> EffectiveStorage:
+    """The settings for requests to servers that references lead to, within what is decent there.
+
+    Settings may be those of a stranger's repository, and the servers are not his.
+    """
+    return replace(
+        settings,
+        max_concurrent_requests_for_object=min(settings.max_concurrent_requests_for_object, _MOST_PARTS),
+        max_tries=min(settings.max_tries, _MOST_TRIES),
+        initial_backoff_ms=min(settings.initial_backoff_ms, _LONGEST_BACKOFF_MS),
+        max_backoff_ms=min(settings.max_backoff_ms, _LONGEST_BACKOFF_MS),
+    )
