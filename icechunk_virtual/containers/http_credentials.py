@@ -53,7 +53,7 @@ def _part(value: Any) -> str:
         raise TypeError(f"a text is needed, not {type(value).__name__}")
     if re.search(r"[\x00-\x1f\x7f]", value):
         raise ValueError(
-            "a line break or another control character cannot be sent: remove it, by .strip() for instance"
+            "line breaks and other control characters cannot be sent: remove them, by .strip() for instance"
         )
     return value
 
