@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import obstore
 
 from icechunk_virtual.errors import ObjectNotFound, PreconditionFailed, StorageError, TransientStorageError
+from icechunk_virtual.repo.body import body_of
 from icechunk_virtual.repo.foreign_errors import too_short, translating, unknown_outcome
 from icechunk_virtual.repo.format.envelope import SPEC_VERSION, FileType, client_name
 from icechunk_virtual.repo.object_store import PAGE_SIZE, ObjectInfo, PartPolicy, Version, escape_key, unescape_key
@@ -203,10 +204,11 @@ class ObstoreStore(ABC):
 
     async def _read(self, spelt: str) -> tuple[bytes, Version]:
         found = await obstore.get_async(self._foreign(Role.READ), spelt)
-        return bytes(await found.bytes_async()), version_of(found.meta)
+        return bytes(await body_of(found)), version_of(found.meta)
 
     async def _read_range(self, spelt: str, start: int, stop: int) -> memoryview:
-        return memoryview(await obstore.get_range_async(self._foreign(Role.READ), spelt, start=start, end=stop))
+        found = await obstore.get_async(self._foreign(Role.READ), spelt, options={"range": (start, stop)})
+        return await body_of(found)
 
     async def _meta(self, spelt: str) -> ObjectMeta:
         return await obstore.head_async(self._foreign(Role.READ), spelt)

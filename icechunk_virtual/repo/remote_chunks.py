@@ -29,6 +29,7 @@ from icechunk_virtual.containers.troubles import Trouble
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.errors import ObjectChanged, ObjectNotFound, PreconditionFailed, TransientStorageError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
+from icechunk_virtual.repo.body import body_of
 from icechunk_virtual.repo.cloud.clients import CLIENT_OPTIONS, Manner, client_options, retry_config
 from icechunk_virtual.repo.cloud.store import Place
 from icechunk_virtual.repo.config import RepositoryConfig
@@ -37,7 +38,7 @@ from icechunk_virtual.repo.limiter import Limiter
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role, check_process
 from icechunk_virtual.repo.remote_places import CLOUD_SCHEMES, cannot_be_opened, container_place, options_of
-from icechunk_virtual.repo.settings import EffectiveStorage
+from icechunk_virtual.repo.settings import EffectiveStorage, bounded_for_references
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
@@ -65,7 +66,7 @@ def make_fetcher(authorization: Authorization, config: RepositoryConfig, limiter
         The bound on its concurrent requests; ``None``: one of its own.
     """
     limiter = limiter or Limiter(config.effective_max_concurrent_requests)
-    remote = partial(RemoteObjects, settings=config.effective_storage(), limiter=limiter)
+    remote = partial(RemoteObjects, settings=bounded_for_references(config.effective_storage()), limiter=limiter)
     clients: Clients = {**LOCAL_CLIENTS, **dict.fromkeys((*CLOUD_SCHEMES, "http", "https"), remote)}
     return Fetcher(authorization, clients)
 
@@ -212,7 +213,7 @@ class _Part:
             try:
                 found = await self._answer(tries)
                 answered = 206
-                data = await found.bytes_async()
+                data = await body_of(found)
             except _FOREIGN as error:
                 raise self._failure(error, answered, tries) from without_debug_text(error)
         state = _state(found)
