@@ -12,12 +12,14 @@ from typing import NoReturn, TypeVar
 
 from icechunk_virtual.containers.credentials import (
     AnyAzureCredential,
+    AnyAzureRefreshableCredential,
     AnyAzureStaticCredential,
     AnyCredential,
     AnyGcsCredential,
     AnyGcsStaticCredential,
     AnyS3Credential,
     AzureCredentials,
+    AzureRefreshableCredential,
     AzureStaticCredentials,
     Credentials,
     GcsBearerCredential,
@@ -30,12 +32,14 @@ from icechunk_virtual.containers.http_credentials import HttpAuth, HttpBearerCre
 
 __all__ = [
     "AnyAzureCredential",
+    "AnyAzureRefreshableCredential",
     "AnyAzureStaticCredential",
     "AnyCredential",
     "AnyGcsCredential",
     "AnyGcsStaticCredential",
     "AnyS3Credential",
     "AzureCredentials",
+    "AzureRefreshableCredential",
     "AzureStaticCredentials",
     "Credentials",
     "GcsBearerCredential",
@@ -46,8 +50,10 @@ __all__ = [
     "HttpCredentials",
     "S3Credentials",
     "S3StaticCredentials",
+    "azure_anonymous_credentials",
     "azure_credentials",
     "azure_from_env_credentials",
+    "azure_refreshable_credentials",
     "azure_static_credentials",
     "containers_credentials",
     "gcs_anonymous_credentials",
@@ -301,6 +307,18 @@ def azure_static_credentials(
     return _only("azure_static_credentials", kinds)
 
 
+def azure_refreshable_credentials(
+    get_credentials: Callable[[], AnyAzureRefreshableCredential], scatter_initial_credentials: bool = False
+) -> AzureCredentials.Refreshable:
+    """Credentials that a function returns, as an `AzureRefreshableCredential`. As `s3_refreshable_credentials`."""
+    return AzureCredentials.Refreshable(*_pickled(get_credentials, scatter_initial_credentials))
+
+
+def azure_anonymous_credentials() -> AzureCredentials.Anonymous:
+    """Unsigned requests."""
+    return AzureCredentials.Anonymous()
+
+
 def azure_from_env_credentials() -> AzureCredentials.FromEnv:
     """Whatever Azure's environment variables and instance metadata give."""
     return AzureCredentials.FromEnv()
@@ -312,6 +330,9 @@ def azure_credentials(
     sas_token: str | None = None,
     bearer_token: str | None = None,
     from_env: bool | None = None,
+    anonymous: bool | None = None,
+    get_credentials: Callable[[], AnyAzureRefreshableCredential] | None = None,
+    scatter_initial_credentials: bool = False,
 ) -> AnyAzureCredential:
     """Credentials for Azure Blob Storage: from the environment, unless another kind is given.
 
@@ -321,6 +342,10 @@ def azure_credentials(
         See `azure_static_credentials`.
     from_env
         See `azure_from_env_credentials`.
+    anonymous
+        See `azure_anonymous_credentials`.
+    get_credentials, scatter_initial_credentials
+        See `azure_refreshable_credentials`.
 
     Raises
     ------
@@ -328,8 +353,12 @@ def azure_credentials(
         Several kinds, or none with ``from_env=False``.
     """
     static = (access_key, sas_token, bearer_token) != (None,) * 3
-    if _from_environment("azure_credentials", from_env, static):
+    if _from_environment("azure_credentials", from_env, bool(anonymous), static, get_credentials is not None):
         return azure_from_env_credentials()
+    if anonymous:
+        return azure_anonymous_credentials()
+    if get_credentials is not None:
+        return azure_refreshable_credentials(get_credentials, scatter_initial_credentials)
     return AzureCredentials.Static(
         azure_static_credentials(access_key=access_key, sas_token=sas_token, bearer_token=bearer_token)
     )

@@ -21,6 +21,7 @@ from icechunk_virtual.containers.container import (
 )
 from icechunk_virtual.credentials import (
     AnyAzureCredential,
+    AnyAzureRefreshableCredential,
     AnyGcsCredential,
     AnyS3Credential,
     GcsBearerCredential,
@@ -476,6 +477,9 @@ def azure_storage(
     bearer_token: str | None = None,
     from_env: bool | None = None,
     config: dict[str, str] | None = None,
+    anonymous: bool | None = None,
+    get_credentials: Callable[[], AnyAzureRefreshableCredential] | None = None,
+    scatter_initial_credentials: bool = False,
 ) -> Storage:
     """Keep a repository on Azure Blob Storage.
 
@@ -483,13 +487,19 @@ def azure_storage(
     ----------
     account, container, prefix
         Where. An empty prefix: the whole container.
-    access_key, sas_token, bearer_token, from_env
+    access_key, sas_token, bearer_token, from_env, anonymous, get_credentials, scatter_initial_credentials
         See `azure_credentials`; by default those of the environment.
     config
         Options of the object_store library, such as ``{"azure_storage_use_emulator": "true"}``. An unknown one makes
         the first request fail.
     """
     credentials = azure_credentials(
-        access_key=access_key, sas_token=sas_token, bearer_token=bearer_token, from_env=from_env
+        access_key=access_key,
+        sas_token=sas_token,
+        bearer_token=bearer_token,
+        from_env=from_env,
+        anonymous=anonymous,
+        get_credentials=get_credentials,
+        scatter_initial_credentials=scatter_initial_credentials,
     )
     return Storage.new_azure_blob(account, container, prefix, credentials, config=config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChunkContainer
 from icechunk_virtual.containers.http_credentials import HttpCredentials
@@ -225,13 +225,61 @@ class _AzureBearerToken(_Secret, AzureStaticCredentials):
     __slots__ = ()
 
 
+class AzureRefreshableCredential(Union):
+    """What a function that gets credentials for Azure Blob Storage returns."""
+
+    __slots__ = ()
+
+    AccessKey: TypeAlias = "_AzureFreshKey"
+    SasToken: TypeAlias = "_AzureFreshSas"
+    BearerToken: TypeAlias = "_AzureFreshToken"
+
+
+@member_of(AzureRefreshableCredential, "AccessKey")
+@dataclass(frozen=True, slots=True)
+class _AzureFreshKey(Variant, AzureRefreshableCredential):
+    """A storage account's key, and when it ends (in any time zone; ``None``: never)."""
+
+    key: str = field(repr=False)
+    expires_after: AwareDatetime | None = None
+
+
+@member_of(AzureRefreshableCredential, "SasToken")
+@dataclass(frozen=True, slots=True)
+class _AzureFreshSas(Variant, AzureRefreshableCredential):
+    """A shared access signature, and when it ends (in any time zone; ``None``: never)."""
+
+    token: str = field(repr=False)
+    expires_after: AwareDatetime | None = None
+
+
+@member_of(AzureRefreshableCredential, "BearerToken")
+@dataclass(frozen=True, slots=True)
+class _AzureFreshToken(Variant, AzureRefreshableCredential):
+    """A token, and when it ends (in any time zone; ``None``: never)."""
+
+    bearer: str = field(repr=False)
+    expires_after: AwareDatetime | None = None
+
+
+AnyAzureRefreshableCredential = _AzureFreshKey | _AzureFreshSas | _AzureFreshToken
+
+
 class AzureCredentials(Union):
     """Credentials for Azure Blob Storage."""
 
     __slots__ = ()
 
+    Anonymous: TypeAlias = "_AzureAnonymous"
     FromEnv: TypeAlias = "_AzureFromEnv"
     Static: TypeAlias = "_AzureStatic"
+    Refreshable: TypeAlias = "_AzureRefreshable"
+
+
+@member_of(AzureCredentials, "Anonymous")
+@dataclass(frozen=True, slots=True)
+class _AzureAnonymous(Variant, AzureCredentials):
+    """Unsigned requests."""
 
 
 @member_of(AzureCredentials, "FromEnv")
@@ -246,6 +294,18 @@ class _AzureStatic(Variant, AzureCredentials):
     """Fixed credentials."""
 
     _0: AzureStaticCredentials
+
+
+@member_of(AzureCredentials, "Refreshable")
+@dataclass(frozen=True, slots=True)
+class _AzureRefreshable(PickledFunction, AzureCredentials):
+    """A key, signature or token that a function returns, called again before it ends."""
+
+    current: AnyAzureRefreshableCredential | None = field(default=None, repr=False)
+
+    def fetch(self) -> AnyAzureRefreshableCredential:
+        """Call the function. ``TypeError`` if it returns something else; what it raises passes through."""
+        return cast("AnyAzureRefreshableCredential", self._fetch(AzureRefreshableCredential))
 
 
 class Credentials(Union):
@@ -295,7 +355,7 @@ AnyS3Credential = _S3Static | _S3Anonymous | _S3FromEnv | _S3Refreshable
 AnyGcsStaticCredential = _GcsServiceAccount | _GcsServiceAccountKey | _GcsApplicationCredentials | _GcsBearerToken
 AnyGcsCredential = _GcsAnonymous | _GcsFromEnv | _GcsStatic | _GcsRefreshable
 AnyAzureStaticCredential = _AzureAccessKey | _AzureSasToken | _AzureBearerToken
-AnyAzureCredential = _AzureFromEnv | _AzureStatic
+AnyAzureCredential = _AzureAnonymous | _AzureFromEnv | _AzureStatic | _AzureRefreshable
 AnyCredential = _S3 | _Gcs | _Azure | _Http
 
 

@@ -10,11 +10,16 @@ import obstore.store
 
 from icechunk_virtual.containers.addresses import VENDOR
 from icechunk_virtual.containers.container import shown_options
-from icechunk_virtual.containers.credentials import AnyAzureCredential, AzureCredentials
+from icechunk_virtual.containers.credentials import (
+    AnyAzureCredential,
+    AnyAzureRefreshableCredential,
+    AzureCredentials,
+)
+from icechunk_virtual.containers.refreshable import Fresh
 from icechunk_virtual.model.checked import text_mapping
 from icechunk_virtual.repo.cloud.clients import connection
 from icechunk_virtual.repo.cloud.store import Place
-from icechunk_virtual.repo.cloud.tokens import azure_secret
+from icechunk_virtual.repo.cloud.tokens import azure_fresh, azure_secret
 from icechunk_virtual.repo.object_store import spell_prefix
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.settings import EffectiveStorage
@@ -42,6 +47,13 @@ class AzurePlace(Place):
     prefix: str
     credentials: AnyAzureCredential = field(default_factory=AzureCredentials.FromEnv)
     config: Mapping[str, str] = field(default_factory=dict, hash=False)
+    fresh: Fresh[AnyAzureRefreshableCredential] | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        fresh = None
+        if isinstance(self.credentials, AzureCredentials.Refreshable):
+            fresh = Fresh(self.credentials, endless=True)
+        object.__setattr__(self, "fresh", fresh)
 
     def __repr__(self) -> str:
         return f"Azure at {self.url}, account={self.account}, config={shown_options(self.config)}"
@@ -56,21 +68,30 @@ class AzurePlace(Place):
         """URLs of servers that the user named."""
         return tuple(value for name, value in self.config.items() if VENDOR.sub("", name.lower()) == "endpoint")
 
+    def renew(self) -> bool:
+        """Forget what the user's function returned."""
+        return self.fresh is not None and self.fresh.forget()
+
     def clients(self, settings: EffectiveStorage) -> MakeClient:
         """Return what makes the clients."""
-        provider = self._provider()
+        provider, config = self._provider(), {"account_name": self.account}
+        if isinstance(self.credentials, AzureCredentials.Anonymous):
+            config["skip_signature"] = "true"
 
         def make(role: Role) -> obstore.store.AzureStore:
             return obstore.store.AzureStore(
                 self.container,
                 prefix=self.prefix or None,
                 credential_provider=provider,
-                **connection(role, {"account_name": self.account}, self.config, settings),
+                **connection(role, config, self.config, settings),
             )
 
         return make
 
     def _provider(self) -> AzureCredentialProvider | None:
+        fresh = self.fresh
+        if fresh is not None:
+            return lambda: azure_fresh(*fresh())
         if not isinstance(self.credentials, AzureCredentials.Static):
             return None
         secret = azure_secret(self.credentials._0)

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from icechunk_virtual.containers.credentials import (
+    AnyAzureRefreshableCredential,
+    AzureRefreshableCredential,
     AzureStaticCredentials,
     S3StaticCredentials,
 )
@@ -44,6 +46,17 @@ def s3_key(key: S3StaticCredentials, expires: datetime | None = None) -> S3Crede
 def gcs_token(token: str, expires: datetime | None = None) -> GCSCredential:
     """A bearer token. ``ValueError`` if it has control characters."""
     return {"token": _checked(token), "expires_at": expires}
+
+
+def azure_fresh(credentials: AnyAzureRefreshableCredential, expires: datetime | None = None) -> AzureCredential:
+    """A key, signature or token of a function. ``ValueError`` if it has control characters."""
+    match credentials:
+        case AzureRefreshableCredential.AccessKey(key):
+            return {"access_key": _checked(key), "expires_at": expires}
+        case AzureRefreshableCredential.SasToken(token):
+            return {"sas_token": _checked(token), "expires_at": expires}
+        case AzureRefreshableCredential.BearerToken(bearer):
+            return {"token": _checked(bearer), "expires_at": expires}
 
 
 def azure_secret(credentials: AzureStaticCredentials) -> AzureCredential:
