@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import functools
 import os
-import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from icechunk_virtual.containers.container import (
-    VirtualChunkContainer,
-    gcs_store,
-    http_store,
-    local_filesystem_store,
-    s3_store,
-)
+from icechunk_virtual.containers.container import VirtualChunkContainer
 from icechunk_virtual.containers.expand import expand
-from icechunk_virtual.containers.opening import open_source
-from icechunk_virtual.containers.url import check_prefix, local_path
-from icechunk_virtual.errors import InvalidLocation, ReadOnlyError, ScanError
+from icechunk_virtual.containers.source import Source
+from icechunk_virtual.errors import ReadOnlyError, ScanError
 from icechunk_virtual.scanners import registry
 from icechunk_virtual.scanners.combine import concat as concat_scanned
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, count, overview
 from icechunk_virtual.scanners.spec import ScannerSpec, ScanOptions
 from icechunk_virtual.session import Session
+from icechunk_virtual.sources import Containers, SourceAccess, containers_for, prefixes_for
 from icechunk_virtual.store import IcechunkStore
 from icechunk_virtual.writing import Mode, Region, write
 
-__all__ = ["VirtualDataset", "scan"]
+__all__ = ["VirtualDataset", "open_source", "scan"]
 
 SourceLike = str | os.PathLike[str]
 Progress = Callable[[int, int, str], None]
-
-_MOST_FOLDERS = 8  # more of them get the folder above as one container
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -55,6 +46,8 @@ class VirtualDataset:
         What will be copied into the repository instead of being referenced, with reason and price in bytes.
     warnings : tuple of str
         What is not as it stands in the files.
+    reached_through : tuple of VirtualChunkContainer
+        The containers that were given to `scan`.
     """
 
     root: VirtualGroup
@@ -62,6 +55,7 @@ class VirtualDataset:
     format: str
     stored: tuple[Stored, ...] = ()
     warnings: tuple[str, ...] = ()
+    reached_through: tuple[VirtualChunkContainer, ...] = ()
 
     @property
     def groups(self) -> Mapping[str, VirtualGroup]:
@@ -101,12 +95,15 @@ class VirtualDataset:
     @property
     def prefixes(self) -> tuple[str, ...]:
         """URL prefixes that cover every source: what a repository needs containers for, and readers authorise."""
-        return container_prefixes(self.sources)
+        return prefixes_for(self.sources, self.reached_through)
 
     @property
     def containers(self) -> tuple[VirtualChunkContainer, ...]:
-        """Virtual chunk containers for `prefixes`, to be set in a repository's configuration."""
-        return tuple(map(container_of, self.prefixes))
+        """Virtual chunk containers for `prefixes`, to be set in a repository's configuration.
+
+        Those that were given to `scan`; for other files in the way that their URLs alone say.
+        """
+        return containers_for(self.sources, self.reached_through)
 
     def __repr__(self) -> str:
         files = self.sources[0] if len(self.sources) == 1 else count(len(self.sources), "file")
@@ -176,6 +173,9 @@ def scan(
     options: ScanOptions | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    containers: Containers | None = None,
+    credentials: Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> VirtualDataset:
     """Read the structure of files and make references to their chunks. No chunk data is read or copied.
 
@@ -193,6 +193,15 @@ def scan(
         Where files are scanned side by side (threads or processes). Default: one after the other.
     progress
         Called with the number of files done, their total, and the URL of the last one.
+    containers
+        Virtual chunk containers that say how remote files below their prefixes are reached: region, endpoint, account
+        ... The dataset's `containers` are these. Files that are below none are reached as their URLs alone say.
+    credentials
+        URL prefix to credentials, as for `authorize_virtual_chunk_access`. Files that are below none, or below
+        one with ``None``, are read on S3 with the credentials of the environment, elsewhere without; Azure needs some.
+    storage_options
+        Read remote files through fsspec, with these options for its file system. Other protocols than those of
+        containers are always read so.
 
     Raises
     ------
@@ -214,10 +223,39 @@ def scan(
             f"{len(urls)} files were named, from {urls[0]} to {urls[-1]}. Say along which dimension they are joined, "
             "for example concat='time', or scan them one by one."
         )
-    found = list(_scan_all(urls, scanner, options or ScanOptions(), executor, progress))
+    access = SourceAccess(containers, credentials, storage_options)
+    one = functools.partial(_scan_file, access=access, scanner=scanner, options=options or ScanOptions())
+    found = list(_scan_all(urls, one, executor, progress))
     whole = found[0] if concat is None else concat_scanned(found, concat)
     notes = whole.warnings if not skipped else (*whole.warnings, _skipped_text(skipped))
-    return VirtualDataset(whole.root, tuple(item.url for item in found), whole.format, whole.stored, notes)
+    sources = tuple(item.url for item in found)
+    return VirtualDataset(whole.root, sources, whole.format, whole.stored, notes, access.containers)
+
+
+def open_source(
+    url_or_path: SourceLike | Source,
+    *,
+    containers: Containers | None = None,
+    credentials: Mapping[str, Any] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Source:
+    """Open one file as scanners read it.
+
+    Parameters
+    ----------
+    url_or_path
+        Local path or URL. A `Source` is returned as it is.
+    containers, credentials, storage_options
+        See `scan`.
+
+    Raises
+    ------
+    ScanError
+        The file is missing, unreadable, or not a file; the message names it. Or its URL holds a password.
+    MissingDependency
+        A package is needed for this protocol.
+    """
+    return SourceAccess(containers, credentials, storage_options).open(url_or_path)
 
 
 def find_files(
@@ -272,13 +310,8 @@ def _skipped_text(skipped: Sequence[str]) -> str:
 
 
 def _scan_all(
-    urls: Sequence[str],
-    scanner: str | ScannerSpec | None,
-    options: ScanOptions,
-    executor: Executor | None,
-    progress: Progress | None,
+    urls: Sequence[str], one: Callable[[str], Scanned], executor: Executor | None, progress: Progress | None
 ) -> Iterator[Scanned]:
-    one = functools.partial(_scan_file, scanner=scanner, options=options)
     results = map(one, urls) if executor is None else executor.map(one, urls)
     for done, item in enumerate(results, 1):
         if progress is not None:
@@ -286,65 +319,6 @@ def _scan_all(
         yield item
 
 
-def _scan_file(url: str, scanner: str | ScannerSpec | None, options: ScanOptions) -> Scanned:
-    with open_source(url) as source:
+def _scan_file(url: str, access: SourceAccess, scanner: str | ScannerSpec | None, options: ScanOptions) -> Scanned:
+    with access.open(url) as source:
         return registry.scan(source, options, scanner)
-
-
-def container_prefixes(urls: Iterable[str]) -> tuple[str, ...]:
-    """Prefixes that cover all URLs: their folders, or the folder above if there are many.
-
-    Never a whole host, file system or bucket if the files are deeper.
-
-    >>> container_prefixes(["file:///data/a/1.nc", "file:///data/a/b/2.nc", "file:///home/me/3.nc"])
-    ('file:///data/a/', 'file:///home/me/')
-    """
-    folders: list[str] = []
-    for folder in sorted({url.rsplit("/", 1)[0] + "/" for url in urls}):
-        if not folders or not folder.startswith(folders[-1]):
-            folders.append(folder)
-    if len(folders) <= _MOST_FOLDERS:
-        return tuple(folders)
-    roots: dict[str, list[str]] = {}
-    for folder in folders:
-        scheme, _, path = folder.partition("://")
-        roots.setdefault(f"{scheme}://{'/'.join(path.split('/')[:2])}/", []).append(folder)
-    prefixes = []
-    for together in roots.values():
-        scheme = together[0].partition("://")[0]
-        common = posixpath.commonpath([folder.partition("://")[2] for folder in together])
-        prefixes.append(f"{scheme}://{common}/")
-    return tuple(prefixes)
-
-
-def container_of(prefix: str) -> VirtualChunkContainer:
-    """A virtual chunk container for a prefix, in the way that its URL alone says.
-
-    Raises
-    ------
-    ScanError
-        The URL does not say enough, or the prefix is the root of the file system.
-    """
-    try:
-        location = check_prefix(prefix)
-    except InvalidLocation as error:
-        raise ScanError(f"files below {prefix} cannot be referenced: {error.message}", source=prefix) from None
-    match location.scheme:
-        case "file":
-            return VirtualChunkContainer(prefix, local_filesystem_store(local_path(location)))
-        case "https":
-            return VirtualChunkContainer(prefix, http_store())
-        case "http":
-            return VirtualChunkContainer(prefix, http_store({"allow_http": "true"}))
-        case "s3":
-            return VirtualChunkContainer(prefix, s3_store())
-        case "gs" | "gcs":
-            return VirtualChunkContainer(prefix, gcs_store())
-        case "az" | "azure" | "abfs" | "tigris":
-            reason = (
-                "cannot be referenced yet: add a virtual chunk container for them to the repository's configuration, "
-                "which says how they are reached"
-            )
-        case _:
-            reason = f"cannot be referenced: there are no containers for {location.scheme}:// URLs. Copy or mount them"
-    raise ScanError(f"files below {prefix} {reason}.", source=prefix)

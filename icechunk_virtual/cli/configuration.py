@@ -26,7 +26,7 @@ from icechunk_virtual.opening import local_folder
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format.yaml_nodes import Token, emit
 from icechunk_virtual.repository import Repository
-from icechunk_virtual.virtual import container_of
+from icechunk_virtual.sources import container_of
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 

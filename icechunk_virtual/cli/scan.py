@@ -26,8 +26,9 @@ from icechunk_virtual.scanners.dataset import count
 from icechunk_virtual.scanners.registry import scanner_named
 from icechunk_virtual.scanners.spec import ScanOptions
 from icechunk_virtual.session import Session
+from icechunk_virtual.sources import container_of, container_prefixes
 from icechunk_virtual.storage import Storage, in_memory_storage
-from icechunk_virtual.virtual import VirtualDataset, container_of, container_prefixes, find_files, scan
+from icechunk_virtual.virtual import VirtualDataset, find_files, scan
 
 _EPILOG = """examples:
   icechunk-virtual scan data/1990.nc --repo archive.icechunk

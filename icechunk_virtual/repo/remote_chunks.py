@@ -65,10 +65,14 @@ def make_fetcher(authorization: Authorization, config: RepositoryConfig, limiter
     limiter
         The bound on its concurrent requests; ``None``: one of its own.
     """
+    return Fetcher(authorization, {**LOCAL_CLIENTS, **remote_clients(config, limiter)}, config.effective_merging)
+
+
+def remote_clients(config: RepositoryConfig, limiter: Limiter | None = None) -> Clients:
+    """Who reads from object stores and web servers; parameters as `make_fetcher`."""
     limiter = limiter or Limiter(config.effective_max_concurrent_requests)
     remote = partial(RemoteObjects, settings=bounded_for_references(config.effective_storage()), limiter=limiter)
-    clients: Clients = {**LOCAL_CLIENTS, **dict.fromkeys((*CLOUD_SCHEMES, "http", "https"), remote)}
-    return Fetcher(authorization, clients)
+    return dict.fromkeys((*CLOUD_SCHEMES, "http", "https"), remote)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ FLOORS = {
     "opening": 4,
     "storage_urls": 4,
     "writing": 4,
+    "sources": 4,
     "virtual": 4,
     "xarray": 4,
     "xarray_write": 4,

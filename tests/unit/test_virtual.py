@@ -13,7 +13,8 @@ import xarray as xr
 import icechunk_virtual as icv
 from icechunk_virtual.errors import InconsistentFiles, ScanError, UnknownFileFormat
 from icechunk_virtual.scanners.spec import ScanOptions
-from icechunk_virtual.virtual import container_of, container_prefixes, find_files
+from icechunk_virtual.sources import container_of, container_prefixes
+from icechunk_virtual.virtual import find_files
 from tests.support.archives import write_days
 from tests.support.pieces import repository
 
@@ -177,7 +178,7 @@ def test_never_a_whole_file_system() -> None:
 @pytest.mark.parametrize(
     ("prefix", "match"),
     [
-        ("az://bucket/", "add a virtual chunk container"),
+        ("az://bucket/", "name of their storage account.*azure_store"),
         ("gopher://host/", "no containers for gopher:// URLs"),
         ("file:///", "cannot be referenced.*must include a path"),
     ],
