@@ -144,14 +144,14 @@ def _diagnosis(error: Exception) -> Diagnosis:
     if not isinstance(error, foreign.BaseError | FileNotFoundError):
         return Diagnosis(cause)
     text = str(error)
-    for pattern, words, status, trouble in _SIGNS:
-        if pattern.search(text):
-            return Diagnosis(f"{cause} ({words})" if words else cause, status, trouble)
     found = _STATUS.search(cause)
-    if found is None:
+    answered = None if found is None else int(found[1])
+    for pattern, words, status, trouble in _SIGNS:
+        if pattern.search(text) and not (answered and may_pass(answered)):
+            return Diagnosis(f"{cause} ({words})" if words else cause, status, trouble)
+    if answered is None:
         return Diagnosis(cause)
-    status = int(found[1])
-    return Diagnosis(cause, status, trouble_of_answer(status, text), region_of_answer(text))
+    return Diagnosis(cause, answered, trouble_of_answer(answered, text), region_of_answer(text))
 
 
 @contextmanager

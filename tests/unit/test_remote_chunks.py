@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from icechunk_virtual.errors import ContainerError, ObjectChanged, VirtualReadEr
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 from icechunk_virtual.repo.remote_chunks import make_fetcher
 from tests.support.clouds import KEYS, Bucket
+from tests.support.containers import SCHEMES, credentials_for, prefix_of, store_of
 from tests.support.hierarchies import array_document, put
 from tests.support.object_server import MODIFIED, ObjectServer
 from tests.support.proxy import Answer, Forward, Request
@@ -49,24 +49,10 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
-def store_of(scheme: str, url: str, **more: Any) -> Any:
-    if scheme == "http":
-        return icv.http_store({"allow_http": "true"})
-    if scheme in {"gs", "gcs"}:
-        key = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
-        return icv.gcs_store({"service_account_key": json.dumps(key), "allow_http": "true"})
-    if scheme in {"az", "azure", "abfs"}:
-        return azure_store(account="me", config={"endpoint": url, "allow_http": "true"})
-    options = icv.S3Options(region="r", endpoint_url=url, allow_http=True, force_path_style=True, **more)
-    return ObjectStoreConfig.Tigris(options) if scheme == "tigris" else ObjectStoreConfig.S3Compatible(options)
-
-
 def fetcher_for(scheme: str, server: ObjectServer, granted: Any = None, **more: Any) -> tuple[Fetcher, str]:
     """A fetcher, and the prefix of its one container."""
-    prefix = f"{server.url}/" if scheme == "http" else f"{scheme}://bucket/"
-    if granted is None and scheme in {"az", "azure", "abfs"}:
-        granted = icv.azure_credentials(access_key="a2V5")
-    grants = icv.containers_credentials({prefix: granted})
+    prefix = prefix_of(scheme, server.url)
+    grants = icv.containers_credentials({prefix: granted or credentials_for(scheme)})
     container = VirtualChunkContainer(prefix, store_of(scheme, server.url, **more))
     config = icv.RepositoryConfig(storage=icv.StorageSettings(retries=icv.StorageRetriesSettings(max_tries=1)))
     return make_fetcher(Authorization({prefix: container}, grants), config), prefix
@@ -76,7 +62,6 @@ def fetch(fetcher: Fetcher, url: str, offset: int = 10, length: int = 20, **chec
     return asyncio.run(fetcher.fetch(VirtualChunk(url, offset, length, **checksum)))
 
 
-SCHEMES = ("http", "s3", "tigris", "gs", "gcs", "az", "azure", "abfs")
 everywhere = pytest.mark.parametrize("scheme", SCHEMES)
 
 
