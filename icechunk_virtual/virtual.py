@@ -212,8 +212,15 @@ def scan(
 
     Examples
     --------
-    >>> vds = scan("archive/*.nc", concat="time")  # doctest: +SKIP
-    >>> vds.to_icechunk(session)  # doctest: +SKIP
+    Join files and write the references::
+
+        vds = scan("archive/*.nc", concat="time")
+        vds.to_icechunk(session)
+
+    A file in a bucket, with a key pair::
+
+        keys = icechunk_virtual.s3_static_credentials(access_key_id=..., secret_access_key=...)
+        vds = scan("s3://bucket/a.nc", credentials={"s3://bucket/": keys})
     """
     urls, skipped = find_files(source, scanner)
     if not urls:

@@ -5,28 +5,22 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from icechunk_virtual.cli.config_text import as_json, as_yaml, parse_config, read_config
+from icechunk_virtual.cli.container_options import add_container_options, container_as_said
 from icechunk_virtual.cli.messages import UsageError
 from icechunk_virtual.cli.output import Part, Report, command
 from icechunk_virtual.cli.parsing import add_command, add_group
 from icechunk_virtual.cli.versions import open_repo
-from icechunk_virtual.containers.container import (
-    ObjectStoreConfig,
-    S3Options,
-    VirtualChunkContainer,
-    azure_store,
-)
 from icechunk_virtual.containers.url import file_url
 from icechunk_virtual.model.checked import Checked, field_types
 from icechunk_virtual.opening import local_folder
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format.yaml_nodes import Token, emit
 from icechunk_virtual.repository import Repository
-from icechunk_virtual.sources import container_of
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -58,13 +52,7 @@ def _add_container_parsers(group: Any) -> None:
         group, "add-container", help="allow references to what is below a prefix, or say anew how it is reached"
     )
     parser.add_argument("prefix", metavar="PREFIX", help="URL such as s3://bucket/folder/, or a local folder")
-    parser.add_argument("--region", metavar="NAME", help="of an s3 bucket")
-    parser.add_argument("--endpoint-url", metavar="URL", help="of a service with the protocol of S3")
-    parser.add_argument("--anonymous", action="store_true", help="s3: requests are not signed")
-    parser.add_argument("--allow-http", action="store_true", help="s3: connections without TLS are allowed")
-    parser.add_argument("--force-path-style", action="store_true", help="s3: the bucket is in the path of URLs")
-    parser.add_argument("--requester-pays", action="store_true", help="s3: you agree to pay for requests")
-    parser.add_argument("--account", metavar="NAME", help="az: the storage account")
+    add_container_options(parser)
     parser.set_defaults(run=command(add_container, show_config))
     parser = add_command(group, "remove-container", help="allow no references to what is below a prefix any more")
     parser.add_argument("prefix", metavar="PREFIX", help="as `config show` has it, or a local folder")
@@ -167,53 +155,8 @@ def unset_fields(options: argparse.Namespace) -> Report:
 def add_container(options: argparse.Namespace) -> Report:
     """Add a container, or replace the one of that prefix."""
     config = RepositoryConfig()
-    config.set_virtual_chunk_container(_container(options))
+    config.set_virtual_chunk_container(container_as_said(options, _prefix(options.prefix)))
     return _save(open_repo(options).reopen(config), options)
-
-
-def _container(options: argparse.Namespace) -> VirtualChunkContainer:
-    prefix = _prefix(options.prefix)
-    scheme = prefix.partition(":")[0].lower()
-    if scheme not in _STORES:
-        raise UsageError(f"there are no {scheme}:// containers, only: {', '.join(f'{name}://' for name in _STORES)}")
-    taken, make = _STORES[scheme]
-    given = {name: value for name in (*_S3_OPTIONS, "account") if (value := getattr(options, name))}
-    foreign = given.keys() - set(taken)
-    if foreign:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(foreign))
-        raise UsageError(f"{names} has no meaning for {scheme}:// containers")
-    return container_of(prefix) if make is None else VirtualChunkContainer(prefix, make(given))
-
-
-def _s3(given: dict[str, Any]) -> ObjectStoreConfig:
-    options = S3Options(network_stream_timeout_seconds=60, **given)
-    return ObjectStoreConfig.S3Compatible(options) if options.endpoint_url else ObjectStoreConfig.S3(options)
-
-
-def _tigris(given: dict[str, Any]) -> ObjectStoreConfig:
-    return ObjectStoreConfig.Tigris(S3Options(network_stream_timeout_seconds=60, **given))
-
-
-def _azure(given: dict[str, Any]) -> ObjectStoreConfig:
-    if "account" not in given:
-        raise UsageError("containers on Azure need --account NAME, the storage account")
-    return azure_store(account=given["account"])
-
-
-_S3_OPTIONS = ("region", "endpoint_url", "anonymous", "allow_http", "force_path_style", "requester_pays")
-_STORES: dict[str, tuple[Sequence[str], Callable[[dict[str, Any]], ObjectStoreConfig] | None]] = {
-    "file": ((), None),
-    "http": (("allow_http",), None),  # allowed by naming it
-    "https": ((), None),
-    "s3": (_S3_OPTIONS, _s3),
-    "tigris": (_S3_OPTIONS, _tigris),
-    "gs": ((), None),
-    "gcs": ((), None),
-    "az": (("account",), _azure),
-    "azure": (("account",), _azure),
-    "abfs": (("account",), _azure),
-}
-"""By URL scheme: which options its containers take, and what makes their store, where the URL alone does not."""
 
 
 def _prefix(text: str) -> str:

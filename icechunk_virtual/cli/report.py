@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,9 @@ def as_text(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "open it in Python:", "", *(f"    {line}" for line in report["open"])])
 
 
-def how_to_open(repo: str, group: str | None, branch: str, authorize: list[str], nodes: Iterable[Node]) -> list[str]:
+def how_to_open(
+    repo: str, group: str | None, branch: str, authorize: Mapping[str, str], nodes: Iterable[Node]
+) -> list[str]:
     """The code that opens a group.
 
     Parameters
@@ -54,7 +56,7 @@ def how_to_open(repo: str, group: str | None, branch: str, authorize: list[str],
     repo, group, branch
         As the user named them.
     authorize
-        URL prefixes that have to be authorised.
+        URL prefixes that have to be authorised, and code for the credentials that each needs.
     nodes
         The group and everything below it.
     """
@@ -64,9 +66,15 @@ def how_to_open(repo: str, group: str | None, branch: str, authorize: list[str],
         arguments.append(f"group={group!r}")
     if branch != MAIN:
         arguments.append(f"branch={branch!r}")
-    arguments.append(f"authorize={authorize!r}")
+    imports = ["import xarray as xr"]
+    if set(authorize.values()) <= {"None"}:
+        arguments.append(f"authorize={list(authorize)!r}")
+    else:
+        granted = ", ".join(f"{prefix!r}: {code}" for prefix, code in authorize.items())
+        arguments.append(f"authorize={{{granted}}}")
+        imports.insert(0, "import icechunk_virtual")
     name, function = _opener(list(nodes))
-    return ["import xarray as xr", f"{name} = xr.{function}({', '.join(arguments)})"]
+    return [*imports, f"{name} = xr.{function}({', '.join(arguments)})"]
 
 
 def _opener(nodes: list[Node]) -> tuple[str, str]:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from icechunk_virtual.cli.container_options import (
+    add_access_options,
+    check_access,
+    code_of_credentials,
+    containers_as_said,
+    credentials_as_said,
+    has_containers,
+)
 from icechunk_virtual.cli.messages import UsageError
 from icechunk_virtual.cli.output import command, to_run
 from icechunk_virtual.cli.parsing import REPO_HELP, repository
@@ -15,6 +23,7 @@ from icechunk_virtual.cli.progress import progress_bar
 from icechunk_virtual.cli.report import as_text, describe, how_to_open
 from icechunk_virtual.cli.versions import MAIN
 from icechunk_virtual.containers.authorize import Authorization
+from icechunk_virtual.containers.url import check_location
 from icechunk_virtual.errors import RefNotFound, RepositoryNotFound
 from icechunk_virtual.model.locations import Locations
 from icechunk_virtual.opening import storage_of
@@ -26,7 +35,7 @@ from icechunk_virtual.scanners.dataset import count
 from icechunk_virtual.scanners.registry import scanner_named
 from icechunk_virtual.scanners.spec import ScanOptions
 from icechunk_virtual.session import Session
-from icechunk_virtual.sources import container_of, container_prefixes
+from icechunk_virtual.sources import container_prefixes
 from icechunk_virtual.storage import Storage, in_memory_storage
 from icechunk_virtual.virtual import VirtualDataset, find_files, scan
 
@@ -34,6 +43,7 @@ _EPILOG = """examples:
   icechunk-virtual scan data/1990.nc --repo archive.icechunk
   icechunk-virtual scan 'data/199?.nc' --repo archive.icechunk --concat time
   icechunk-virtual scan data/2000.nc --repo archive.icechunk --append-dim time -m 'year 2000'
+  icechunk-virtual scan s3://bucket/a.nc --repo archive.icechunk --region eu-central-1 --anonymous
 """
 
 
@@ -59,9 +69,12 @@ def add_parser(commands: Any) -> None:
     how.add_argument("--append-dim", metavar="DIM", help="append to the repository's arrays along this dimension")
     how.add_argument(
         "--mode",
-        choices=("w-", "a", "w"),
+        choices=("w-", "a", "w", "r+"),
         help="if the group is not empty: w- fails (default), a adds variables and replaces those of the same name, "
-        "w replaces everything",
+        "w replaces everything, r+ renews what files that changed have in the arrays that exist",
+    )
+    add_access_options(
+        parser.add_argument_group("how remote files are reached (default: credentials from the environment)")
     )
     parser.add_argument("--scanner", type=_scanner, metavar="NAME", help="file format (default: found by the content)")
     parser.add_argument(
@@ -97,11 +110,20 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
             f"{len(urls)} files were named, from {urls[0]} to {urls[-1]}. Say along which dimension they are joined, "
             "for example --concat time, or scan them one by one into groups of their own (--group)."
         )
+    check_access(options, urls)
     target.new_containers(urls)  # raises before the long work what would be raised after it
+    roots = remote_roots(urls)
     settings = ScanOptions(drop_variables=frozenset(options.drop_variable), skip_unsupported=options.skip_unsupported)
     with progress_bar("scanning", quiet=options.json) as progress:
         dataset = scan(
-            options.sources, concat=options.concat, scanner=options.scanner, options=settings, progress=progress
+            options.sources,
+            concat=options.concat,
+            scanner=options.scanner,
+            options=settings,
+            progress=progress,
+            containers=containers_as_said(options, roots),
+            credentials=credentials_as_said(options, roots),
+            storage_options=dict(options.storage_option) or None,
         )
     return describe(dataset) | target.write(dataset)
 
@@ -119,9 +141,10 @@ class Target:
         """Look before the long work whether the repository can be written to."""
         storage = storage_of(options.repo)
         if not Repository.exists(storage):
-            if options.append_dim is not None:
+            if options.append_dim is not None or options.mode == "r+":
+                option = "--mode r+" if options.append_dim is None else "--append-dim"
                 raise RepositoryNotFound(
-                    f"there is no repository at {options.repo} to append to; leave out --append-dim for the first scan"
+                    f"there is no repository at {options.repo} to append to; leave out {option} for the first scan"
                 )
             if options.branch != MAIN:
                 raise RefNotFound(
@@ -158,6 +181,7 @@ class Target:
         message = self.options.message or f"scan of {count(len(dataset.sources), 'file')}"
         id = session.commit(message, {"sources": len(dataset.sources), "format": dataset.format})
         options, authorize = self.options, self.to_authorize(repo.config, dataset)
+        granted = {prefix: code_of_credentials(options, prefix) for prefix in authorize}
         nodes = tree.walk(session._workspace, parse_path(options.group or ""))
         return {
             "repository": options.repo,
@@ -166,7 +190,7 @@ class Target:
             "group": options.group or "/",
             "snapshot": id,
             "authorize": authorize,
-            "open": how_to_open(options.repo, options.group, options.branch, authorize, nodes),
+            "open": how_to_open(options.repo, options.group, options.branch, granted, nodes),
         }
 
     def new_containers(self, urls: Sequence[str]) -> RepositoryConfig:
@@ -174,22 +198,34 @@ class Target:
         known = (None if self.repo is None else self.repo.config.virtual_chunk_containers) or {}
         fits = Authorization(known).check_write(Locations.of(urls))
         added = RepositoryConfig()
-        for prefix in container_prefixes(url for url, fit in zip(urls, fits.tolist(), strict=True) if not fit):
-            added.set_virtual_chunk_container(container_of(prefix))
+        prefixes = container_prefixes(url for url, fit in zip(urls, fits.tolist(), strict=True) if not fit)
+        for container in containers_as_said(self.options, prefixes):
+            added.set_virtual_chunk_container(container)
         return added
 
     def into(self, dataset: VirtualDataset, session: Session) -> None:
         """Write into a session as the options say."""
         options = self.options
-        dataset.to_icechunk(session, group=options.group, mode=options.mode, append_dim=options.append_dim)
+        region: Literal["auto"] | None = "auto" if options.mode == "r+" else None
+        dataset.to_icechunk(
+            session, group=options.group, mode=options.mode, append_dim=options.append_dim, region=region
+        )
 
     def to_authorize(self, config: RepositoryConfig, dataset: VirtualDataset) -> list[str]:
         """Prefixes that whoever opens the group has to authorise."""
         known = config.virtual_chunk_containers or {}
-        if self.options.append_dim is not None:  # what was there before may be in any of them
+        if (
+            self.options.append_dim is not None or self.options.mode == "r+"
+        ):  # what was there before may be in any of them
             return list(known)
         authorization = Authorization(known)
         return list(dict.fromkeys(authorization.container_for(url).url_prefix for url in dataset.sources))
+
+
+def remote_roots(urls: Iterable[str]) -> list[str]:
+    """The buckets and servers of the URLs that containers are for."""
+    locations = (check_location(url) for url in urls if not url.startswith("file:"))
+    return list(dict.fromkeys(location.root for location in locations if has_containers(location.scheme)))
 
 
 def rehearsal(config: RepositoryConfig) -> Session:

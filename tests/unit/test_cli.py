@@ -346,4 +346,5 @@ def test_files_on_a_web_server(shell: Shell, days: Path, monkeypatch: pytest.Mon
         found = open_as_printed(out)
         with xr.open_mfdataset([days / "a.nc", days / "b.nc"], combine="nested", concat_dim="time") as expected:
             xr.testing.assert_equal(found["/"].to_dataset().load(), expected.load())
-        assert "need the name of their storage account: --account NAME" in shell.failed("az://container/a.nc", "--repo", "r", "--group", "g")
+        text = shell.failed("az://container/a.nc", "--repo", "r", "--group", "g", code=2)
+        assert "containers on Azure need --account NAME" in text
