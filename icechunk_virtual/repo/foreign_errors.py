@@ -105,6 +105,8 @@ _SIGNS: tuple[tuple[re.Pattern[str], str, int | None, Trouble | None], ...] = (
     (re.compile("IncompleteMessage|IncompleteBody|ConnectionReset|Interrupted"), "the connection was cut", None, None),
     (re.compile("incorrectly configured region"), "", 301, Trouble.WRONG_REGION),
     (re.compile("non-partial response when range"), "the server sent everything instead of the range", 200, None),
+    (re.compile("Range request not supported"), "the server sent everything instead of the range", 200, None),
+    (re.compile("(?i)content[-_]range header"), "the server does not say which range it sent", 206, None),
     (re.compile(r"Requested \d+\.\.\d+, got"), "the server sent another range", 206, None),
     (re.compile("Wanted range starting at"), "", 416, None),
 )
