@@ -175,10 +175,3 @@ def test_pickles_and_tells_no_secret() -> None:
     copy = pickle.loads(pickle.dumps(authorization))
     assert copy.granted_prefixes == {"file:///d/"}
     assert copy.readable("file:///d/x").credentials == "hunter2"
-
-
-def test_many_locations_are_remembered_within_bounds() -> None:
-    authorization = Authorization(containers("file:///d/"), {"file:///d/": None})
-    for i in range(10_000):
-        authorization.readable(f"file:///d/{i}")
-    assert len(authorization._remembered) <= 4096
