@@ -21,6 +21,9 @@ ETAG = '"e"'
 class ObjectServer(Proxy):
     """Answers with ``objects[path]``; the path is decoded and has no query.
 
+    Every object has `etag` and was `modified` at that second (``None``: not said), which may be changed at any time.
+    Weak etags never match a condition.
+
     Parameters
     ----------
     objects
@@ -33,6 +36,8 @@ class ObjectServer(Proxy):
     def __init__(self, objects: dict[str, bytes], *, deaf: bool = False, **address: Any) -> None:
         self.objects = objects
         self.deaf = deaf
+        self.etag: str | None = ETAG
+        self.modified: int | None = MODIFIED
         super().__init__(**address)
 
     def reset(self) -> None:
@@ -48,7 +53,11 @@ class ObjectServer(Proxy):
         if not self.deaf and not self._holds(request):
             return Answer(412)
         data = self.objects[path]
-        headers = CIMultiDict({"ETag": ETAG, "Last-Modified": formatdate(MODIFIED, usegmt=True)})
+        headers: CIMultiDict[str] = CIMultiDict()
+        if self.etag is not None:
+            headers["ETag"] = self.etag
+        if self.modified is not None:
+            headers["Last-Modified"] = formatdate(self.modified, usegmt=True)
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
         if found is None:
             return Answer(200, headers, data)
@@ -58,9 +67,10 @@ class ObjectServer(Proxy):
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
         return Answer(206, headers, data[start:stop])
 
-    @staticmethod
-    def _holds(request: Request) -> bool:
+    def _holds(self, request: Request) -> bool:
         match, since = request.headers.get("If-Match"), request.headers.get("If-Unmodified-Since")
         if match is not None:
-            return match in ("*", ETAG, ETAG.strip('"'))
-        return since is None or parsedate_to_datetime(since).timestamp() >= MODIFIED
+            return match == "*" or (
+                self.etag is not None and match in (self.etag, self.etag.strip('"')) and match[:2] != "W/"
+            )
+        return since is None or self.modified is None or parsedate_to_datetime(since).timestamp() >= self.modified
