@@ -1,12 +1,12 @@
 """A repository in a directory of this machine, safe between threads and processes.
 
 Through obstore, except for what it does not do (conditional and durable writes, flushes, a lock, anything in a forked
-child) and for small objects, which are read and written right on the event loop while the disk answers quickly.
-Decision 006 has the reasons and the figures.
+child), for deletions, which take that lock, and for small objects, which are read and written right on the event loop
+while the disk answers quickly. Decision 006 has the reasons and the figures.
 """
 
 # Plain strings instead of pathlib: this is called once per chunk.
-# ruff: noqa: PTH112, PTH116, PTH120
+# ruff: noqa: PTH108, PTH112, PTH116, PTH120
 from __future__ import annotations
 
 import asyncio
@@ -270,18 +270,9 @@ class LocalStore(ObstoreStore):
         """Under the lock, so that no conditional write brings back what is being deleted."""
         for directory, members in self._by_directory(keys).items():
             with _unless_missing(), translating(directory), locked(directory):
-                self._remove_now(list(members))
+                for key, path in members.items():
+                    _unlink(path, key)
                 file_sync.sync_directory(directory)
-
-    def _remove_now(self, keys: Sequence[str]) -> None:
-        """With the library's synchronous call, which works in a forked child too. It stops where one is missing."""
-        try:
-            with translating(keys[0]):
-                obstore.delete(self._library(), [escape_key(key) for key in keys])
-        except ObjectNotFound:
-            if len(keys) > 1:
-                for key in keys:
-                    self._remove_now([key])
 
     async def sync(self, keys: Iterable[str]) -> None:  # noqa: D102  # Protocol
         await asyncio.to_thread(self._sync, tuple(keys))
@@ -326,6 +317,16 @@ def _pages(root: str, prefix: str) -> Iterator[list[ObjectInfo]]:
             library = obstore.store.LocalStore(root)
             for page in obstore.list(library, prefix=escape_key(prefix) or None, chunk_size=PAGE_SIZE):
                 yield [info_of(unescape_key(meta["path"]), meta) for meta in page]
+
+
+def _unlink(path: str, key: str) -> None:
+    """Delete a file, if there is one. Called once per object that is deleted."""
+    try:
+        os.unlink(path)
+    except OSError as error:
+        failure = translate(error, key)
+        if not isinstance(failure, ObjectNotFound):
+            raise failure from error
 
 
 def _changed(key: str, how: str) -> PreconditionFailed:
