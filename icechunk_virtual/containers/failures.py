@@ -6,7 +6,7 @@ from typing import Any
 
 from icechunk_virtual.containers.authorize import Grant
 from icechunk_virtual.containers.url import Location
-from icechunk_virtual.errors import ObjectChanged, VirtualReadError
+from icechunk_virtual.errors import ContainerError, ObjectChanged, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 
 REPAIR = "Restore the file, or relocate or remove the references to it."
@@ -42,6 +42,15 @@ def failed(
         f"error fetching virtual reference: {_what(grant, location, chunk)}: {reason}{_asked(status, tries)}. {remedy}",
         reason=reason,
         **_facts(grant, location, chunk, status, tries),
+    )
+
+
+def cannot_be_opened(grant: Grant, location: Location, reason: str) -> ContainerError:
+    """The error for a container whose store cannot even be asked."""
+    return ContainerError(
+        f"storage error: the container {grant.prefix} cannot be opened: {reason}",
+        location=location.text,
+        prefix=grant.prefix.text,
     )
 
 

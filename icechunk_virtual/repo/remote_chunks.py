@@ -22,7 +22,7 @@ import obstore.store
 from icechunk_virtual.containers.authorize import Authorization, Grant
 from icechunk_virtual.containers.checksums import Condition, ObjectState, check_unchanged, condition
 from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Clients
-from icechunk_virtual.containers.failures import failed, modified_later, other_etag, too_short
+from icechunk_virtual.containers.failures import cannot_be_opened, failed, modified_later, other_etag, too_short
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.containers.retry import Retries, TryFailed, repeated
 from icechunk_virtual.containers.troubles import Trouble
@@ -37,7 +37,7 @@ from icechunk_virtual.repo.foreign_errors import diagnose, without_debug_text
 from icechunk_virtual.repo.limiter import Limiter
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role, check_process
-from icechunk_virtual.repo.remote_places import CLOUD_SCHEMES, cannot_be_opened, container_place, options_of
+from icechunk_virtual.repo.remote_places import CLOUD_SCHEMES, container_place, options_of
 from icechunk_virtual.repo.settings import EffectiveStorage, bounded_for_references
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import Any
 from icechunk_virtual.containers.authorize import Grant
 from icechunk_virtual.containers.container import ObjectStoreConfig
 from icechunk_virtual.containers.credentials import GcsCredentials
+from icechunk_virtual.containers.failures import cannot_be_opened
 from icechunk_virtual.containers.url import Location
-from icechunk_virtual.errors import ContainerError, StorageError
+from icechunk_virtual.errors import StorageError
 from icechunk_virtual.repo.cloud.azure import azure_place
 from icechunk_virtual.repo.cloud.clients import CLIENT_OPTIONS
 from icechunk_virtual.repo.cloud.gcs import gcs_place
@@ -54,15 +55,6 @@ def container_place(grant: Grant, location: Location) -> Place:
     except (StorageError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, StorageError) else str(error)
         raise cannot_be_opened(grant, location, reason) from error
-
-
-def cannot_be_opened(grant: Grant, location: Location, reason: str) -> ContainerError:
-    """The error for a container whose store cannot even be asked."""
-    return ContainerError(
-        f"storage error: the container {grant.prefix} cannot be opened: {reason}",
-        location=location.text,
-        prefix=grant.prefix.text,
-    )
 
 
 def _s3(grant: Grant, location: Location) -> Place:
