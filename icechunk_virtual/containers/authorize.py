@@ -20,24 +20,12 @@ from numpy.typing import NDArray
 from icechunk_virtual.containers.addresses import Detour, detours, web_prefixes
 from icechunk_virtual.containers.container import VirtualChunkContainer
 from icechunk_virtual.containers.prefixes import match_prefixes
+from icechunk_virtual.containers.snippets import NEW_STORES, new_container_code, opening_code, with_config
 from icechunk_virtual.containers.url import Location, check_location, check_prefix
 from icechunk_virtual.errors import InvalidLocation, NoContainer, NotAuthorized
 from icechunk_virtual.model.locations import Locations
 
 _REMEMBERED = 4096  # locations whose container is kept at hand
-_STORES = {  # code that makes a store for a container of a scheme
-    "file": "local_filesystem_store({path})",
-    "s3": "s3_store(region=...)",
-    "tigris": "ObjectStoreConfig.Tigris(icechunk_virtual.S3Options(region=...))",
-    "gs": "gcs_store()",
-    "gcs": "gcs_store()",
-    "az": "storage.azure_store(account=...)",
-    "azure": "storage.azure_store(account=...)",
-    "abfs": "storage.azure_store(account=...)",
-    "http": "http_store()",
-    "https": "http_store()",
-}
-_AZURE = frozenset({"az", "azure", "abfs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,33 +180,23 @@ def _prefix(text: str) -> Location | None:
         return None
 
 
-def code_that_authorizes(prefix: Location, addresses: Iterable[str] = (), *, secret: bool = False) -> str:
-    """The line that authorises a container, and the addresses that its requests go to.
-
-    What the repository says is foreign: quoted as literals. With `secret` there are credentials to be repeated.
-    """
-    keys = [json.dumps(text) for text in (prefix.text, *addresses)]
-    credentials = "icechunk_virtual.azure_from_env_credentials()" if prefix.scheme in _AZURE else "None"
-    values = ["credentials" if secret else credentials, *["None"] * (len(keys) - 1)]
-    grant = "{" + ", ".join(f"{key}: {value}" for key, value in zip(keys, values, strict=True)) + "}"
-    if values[0] != "None":
-        grant = f"icechunk_virtual.containers_credentials({grant})"
-    return f"icechunk_virtual.Repository.open(storage, authorize_virtual_chunk_access={grant})"
-
-
 def _no_container_text(location: Location) -> str:
-    prefix = location.text[: location.text.rfind("/") + 1]
     text = (
         f"invalid chunk location, no matching virtual chunk container: `{location}`: no virtual chunk container can "
         f"handle the chunk location ({location}), edit the repository configuration adding a virtual chunk container "
         "for the chunk references"
     )
-    if location.scheme not in _STORES:
+    if location.scheme not in NEW_STORES:
         return f"{text}. There are no containers for `{location.scheme}` URLs."
-    code = _container_code(
-        dataclasses.replace(location, text=prefix, path=location.path[: location.path.rfind("/") + 1])
+    prefix = dataclasses.replace(
+        location,
+        text=location.text[: location.text.rfind("/") + 1],
+        path=location.path[: location.path.rfind("/") + 1],
     )
-    return f"{text}:\n    {code}\n    repo = icechunk_virtual.Repository.open(storage, config)\n    repo.save_config()"
+    return (
+        f"{text}:\n    config = icechunk_virtual.RepositoryConfig()\n    {new_container_code(prefix)}\n"
+        f"    repo = {with_config(opening_code(prefix))}\n    repo.save_config()"
+    )
 
 
 def _not_authorized_text(location: str, grant: Grant, granted: frozenset[str]) -> str:
@@ -254,26 +232,16 @@ def _where_else(grant: Grant) -> str:
 
 
 def _remedy(grant: Grant) -> str:
-    prefix, secret = grant.prefix, grant.credentials is not None
+    prefix = grant.prefix
+    credentials = None if grant.credentials is None else "credentials"  # the variable of who gave them
     if any(d.address is None for d in grant.detours):
-        container = _container_code(prefix)
-        opening = code_that_authorizes(prefix, secret=secret).replace("(storage, ", "(storage, config, ", 1)
         return (
             "If you trust this repository to read there, say yourself how the objects are reached:\n"
-            f"    config = icechunk_virtual.RepositoryConfig()\n    {container}\n    {opening}"
+            f"    config = icechunk_virtual.RepositoryConfig()\n    {new_container_code(prefix)}\n"
+            f"    repo = {with_config(opening_code(prefix, credentials=credentials))}"
         )
     addresses = tuple(dict.fromkeys(d.address.root for d in grant.detours if d.address is not None))
-    prefixes = json.dumps([prefix.text, *addresses])
     return (
-        f"If you trust this repository to read there, pass authorize={prefixes} to xarray.open_dataset, or elsewhere:\n"
-        f"    {code_that_authorizes(prefix, addresses, secret=secret)}"
-    )
-
-
-def _container_code(prefix: Location) -> str:
-    """The line that adds a container to a configuration."""
-    code = _STORES[prefix.scheme].format(path=json.dumps(prefix.path))
-    return (
-        f"config.set_virtual_chunk_container(icechunk_virtual.VirtualChunkContainer({json.dumps(prefix.text)}, "
-        f"icechunk_virtual.{code}))"
+        f"If you trust this repository to read there, pass authorize={json.dumps([prefix.text, *addresses])} to "
+        f"xarray.open_dataset, or elsewhere:\n    repo = {opening_code(prefix, addresses, credentials)}"
     )

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from icechunk_virtual.containers.authorize import Authorization, Grant, code_that_authorizes
+from icechunk_virtual.containers.authorize import Authorization, Grant
 from icechunk_virtual.containers.failures import bare_etag, failed, modified_later, other_etag, too_short
 from icechunk_virtual.containers.local_source import OPEN_FLAGS, file_etag, read_at
+from icechunk_virtual.containers.snippets import opening_code
 from icechunk_virtual.containers.url import Location, check_prefix, file_url, local_path
 from icechunk_virtual.errors import NotAuthorized, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
@@ -163,7 +164,7 @@ def _kind_of(status: os.stat_result) -> str:
 
 def _code_for(real: str) -> str:
     """Code that authorises the directory of a file."""
-    return code_that_authorizes(check_prefix(file_url(Path(real).parent) + "/"))
+    return "repo = " + opening_code(check_prefix(file_url(Path(real).parent) + "/"))
 
 
 def _unreadable(grant: Grant, location: Location, chunk: VirtualChunk, error: OSError) -> VirtualReadError:

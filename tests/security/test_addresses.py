@@ -389,8 +389,8 @@ def test_T29_the_error_prints_the_line_that_grants_it(granted: dict[str, Any], s
     text = str(caught.value)
     assert "CANARY" not in text
     names = {"icechunk_virtual": icv, "storage": storage, "credentials": KEY}
-    repo = eval(text.splitlines()[-1].strip(), names)
-    assert first_chunk(repo) == CONTENT[:10]
+    exec(text.splitlines()[-1].strip(), names)
+    assert first_chunk(names["repo"]) == CONTENT[:10]
 
 
 def test_T29_what_an_error_prints_is_no_code_of_the_repository_s() -> None:
@@ -398,9 +398,7 @@ def test_T29_what_an_error_prints_is_no_code_of_the_repository_s() -> None:
     evil = s3_at('http://h/"});__import__("os").abort()#')
     with pytest.raises(NotAuthorized) as caught:
         Authorization({prefix: stored(evil, prefix)}, {prefix: None}).readable(prefix + "x")
-    compile(
-        "\n".join(line.strip() for line in str(caught.value).splitlines()[1:]).replace("region=...", ""), "e", "exec"
-    )
+    compile("\n".join(line.strip() for line in str(caught.value).splitlines()[1:]), "e", "exec")
     assert "abort" not in str(caught.value).splitlines()[-1].replace(json.dumps(prefix), "")
 
 
@@ -414,5 +412,5 @@ def test_T29_the_remedy_for_options_is_a_container_of_one_s_own(server: ObjectSe
     code = "\n".join(line.strip() for line in str(caught.value).splitlines()[1:])
     allowed = code.replace("http_store()", "http_store({'allow_http': 'true'})")
     names: dict[str, Any] = {"icechunk_virtual": icv, "storage": storage}
-    exec(allowed.replace("icechunk_virtual.Repository.open", "repo = icechunk_virtual.Repository.open"), names)
+    exec(allowed, names)
     assert first_chunk(names["repo"]) == CONTENT[:10]

@@ -9,7 +9,7 @@ import re
 import pytest
 
 import icechunk_virtual
-from icechunk_virtual.containers import authorize
+from icechunk_virtual.containers import snippets
 from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.container import (
     AnyObjectStoreConfig,
@@ -76,7 +76,7 @@ def test_text_of_not_authorized_repairs() -> None:
     assert "a virtual chunk in this repository" in text
     assert "resolves to the url prefix file:///d/" in text
     assert "'file:///other/'" in text
-    code = 'icechunk_virtual.Repository.open(storage, authorize_virtual_chunk_access={"file:///d/": None})'
+    code = 'repo = icechunk_virtual.Repository.open(storage, authorize_virtual_chunk_access={"file:///d/": None})'
     assert text.splitlines()[-1].strip() == code
 
 
@@ -86,12 +86,12 @@ def test_text_of_no_container_repairs() -> None:
     text = str(caught.value)
     assert re.search(r"s3://b/p/x\.nc.*edit the repository configuration", text)
     assert "invalid chunk location, no matching virtual chunk container: `s3://b/p/x.nc`" in text
-    assert 'VirtualChunkContainer("s3://b/p/", icechunk_virtual.s3_store(region=...))' in text
+    assert 'VirtualChunkContainer("s3://b/p/", icechunk_virtual.s3_store(region="us-east-1"))' in text
 
 
-@pytest.mark.parametrize("scheme", sorted(authorize._STORES))
+@pytest.mark.parametrize("scheme", sorted(snippets.NEW_STORES))
 def test_functions_in_texts_exist(scheme: str) -> None:
-    name = authorize._STORES[scheme].partition("(")[0]
+    name = snippets.NEW_STORES[scheme].partition("(")[0]
     assert callable(functools.reduce(getattr, name.split("."), icechunk_virtual))
 
 
