@@ -22,6 +22,7 @@ from icechunk_virtual.cli.parsing import REPO_HELP, repository
 from icechunk_virtual.cli.progress import progress_bar
 from icechunk_virtual.cli.report import as_text, describe, how_to_open
 from icechunk_virtual.cli.versions import MAIN
+from icechunk_virtual.containers.addresses import detours
 from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.url import check_location
 from icechunk_virtual.errors import RefNotFound, RepositoryNotFound
@@ -212,14 +213,15 @@ class Target:
         )
 
     def to_authorize(self, config: RepositoryConfig, dataset: VirtualDataset) -> list[str]:
-        """Prefixes that whoever opens the group has to authorise."""
+        """Prefixes, and addresses of services, that whoever opens the group has to authorise."""
         known = config.virtual_chunk_containers or {}
-        if (
-            self.options.append_dim is not None or self.options.mode == "r+"
-        ):  # what was there before may be in any of them
-            return list(known)
-        authorization = Authorization(known)
-        return list(dict.fromkeys(authorization.container_for(url).url_prefix for url in dataset.sources))
+        if self.options.append_dim is not None or self.options.mode == "r+":
+            needed = list(known)  # what was there before may be in any of them
+        else:
+            authorization = Authorization(known)
+            needed = [authorization.container_for(url).url_prefix for url in dataset.sources]
+        elsewhere = [detour.address for prefix in needed for detour in detours(known[prefix])]
+        return list(dict.fromkeys([*needed, *(address.root for address in elsewhere if address is not None)]))
 
 
 def remote_roots(urls: Iterable[str]) -> list[str]:

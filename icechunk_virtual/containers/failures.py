@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from icechunk_virtual.containers.authorize import Grant
+from icechunk_virtual.containers.rescan import rescan_command
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.errors import ContainerError, ObjectChanged, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
@@ -103,7 +104,8 @@ def _changed(
 ) -> ObjectChanged:
     return ObjectChanged(
         f"the checksum of the object owning the virtual chunk has changed ({_what(grant, location, chunk)}): "
-        f"{what}{_asked(status, tries)}. Restore the file, or scan it again and commit the new references.",
+        f"{what}{_asked(status, tries)}. Restore the file, or renew the references to it (REPO is the repository; name "
+        f"the --group, if it is in one):\n    {rescan_command(grant, location)}",
         expected=expected,
         actual=actual,
         **_facts(grant, location, chunk, status, tries),

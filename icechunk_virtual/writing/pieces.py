@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from icechunk_virtual.errors import InconsistentFiles, NodeNotFound
-from icechunk_virtual.model.chunk_refs import ChunkRefs
+from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs
 from icechunk_virtual.model.nodes import ArrayNode
 from icechunk_virtual.model.paths import child_path, parent_path
 from icechunk_virtual.scanners.compare import ENCODING, can_decode, difference, equal_values, show, value_difference
@@ -202,8 +204,7 @@ class _Pieces:
         self.grow(member, place)
         box = place.chunk_box(member.present.chunk_shape)
         refs = piece.refs.shift([first for first, _ in box])
-        self.plan.delete_chunks(member.path, self.plan.refs(member.node, box).without(refs.coords).coords)
-        self.plan.set_refs(member.path, refs)
+        self.set_refs(member, self.plan.refs(member.node, box), refs)
         return None
 
     def grow(self, member: _Member, place: Place) -> None:
@@ -211,7 +212,10 @@ class _Pieces:
             self.plan.set_document(member.path, {**member.present.document, "shape": list(place.grown)})
 
     def static(self, member: _Member) -> str | None:
-        """How an array without the dimensions differs from the one in the repository."""
+        """How an array without the dimensions differs from the one in the repository.
+
+        In a region, references to the same file are renewed instead: it is the file that changed.
+        """
         stored = can_decode([member.piece])
         fact = difference(member.present, member.piece, None, ignore=ENCODING if stored else (), called=_HERE)
         if fact is None and stored:
@@ -220,8 +224,17 @@ class _Pieces:
                 fact = "its values are not those in the repository, and it has no dimension that is written along"
         elif fact is None:
             present = VirtualArray(member.present.document, self.plan.refs(member.node))
-            fact = value_difference(present, member.piece, called=_HERE)
+            if self.region is not None and _of_the_same_files(present.refs, member.piece.refs):
+                self.set_refs(member, present.refs, member.piece.refs)
+            else:
+                fact = value_difference(present, member.piece, called=_HERE)
         return fact
+
+    def set_refs(self, member: _Member, before: ChunkRefs, refs: ChunkRefs) -> None:
+        """Plan to replace references by others."""
+        self.plan.delete_chunks(member.path, before.without(refs.coords).coords)
+        self.plan.set_refs(member.path, refs)
+        self.written = True
 
     def finish(self) -> None:
         """Raise what was found."""
@@ -235,7 +248,17 @@ class _Pieces:
                 differences=tuple(self.faults),
             )
         if not self.written:  # only possible where the dimensions were to be found
-            raise ValueError("region='auto' found no coordinate in the dataset; give slices")
+            raise ValueError(
+                "region='auto' found neither a coordinate of the dataset in the repository nor references to its "
+                "files; give slices"
+            )
+
+
+def _of_the_same_files(present: ChunkRefs, refs: ChunkRefs) -> bool:
+    """Whether all chunks of an array are in files that others are in, too."""
+    if not len(present) or (present.kind != ChunkKind.VIRTUAL).any():
+        return False
+    return set(present.locations.take(np.unique(present.source)).urls) <= set(refs.locations.urls)
 
 
 def _on_grid(member: _Member, place: Place) -> VirtualArray | str:

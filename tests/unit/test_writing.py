@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import icechunk_virtual as icv
 from icechunk_virtual.errors import InconsistentFiles, NoContainer, NodeExists, NodeNotFound, ReadOnlyError
 from icechunk_virtual.model.chunk_refs import ChunkRefs
+from icechunk_virtual.model.nodes import ArrayNode
 from icechunk_virtual.scanners.dataset import VirtualArray, VirtualGroup
 from icechunk_virtual.writing.places import find, inside
 from icechunk_virtual.writing.plan import Plan
@@ -365,7 +366,37 @@ def test_region_auto_needs_the_coordinate(repo: icv.Repository, tmp_path: Path) 
     v = virtual_array(tmp_path / "v.bin", rows(4), (2, 3), ["time", "x"])
     write(repo, dataset({"v": v}))
     refused(repo, ValueError, "'auto' needs a coordinate `time`", dataset({"v": v}), region={"time": "auto"})
-    refused(repo, ValueError, "found no coordinate", dataset({"v": v}), region="auto")
+    other = virtual_array(tmp_path / "other.bin", rows(4), (2, 3), ["time", "x"])
+    refused(repo, ValueError, r"found neither a coordinate .* nor references", dataset({"v": other}), region="auto")
+
+
+def test_a_region_renews_references_to_the_same_file(repo: icv.Repository, tmp_path: Path) -> None:
+    """Also of arrays that have none of its dimensions, with chunks of other lengths, or fewer."""
+
+    def days(etag: str, static: int, length: int) -> icv.VirtualDataset:
+        t = stored([0.0, 1.0, 2.0, 3.0], ["time"])
+        v = virtual_array(tmp_path / "f.bin", rows(4), (2, 3), ["time", "x"])
+        w = virtual_array(tmp_path / "f.bin", rows(4), (2, 3), ["y", "x"])
+        refs = w.refs.take(np.arange(static))
+        refs = ChunkRefs.virtual(
+            refs.coords, refs.locations.with_checksums(etags=[etag]), 0, refs.offset, np.full(static, length, np.uint64)
+        )
+        return dataset({"time": t, "v": v, "w": VirtualArray(w.document, refs)})
+
+    def there() -> list[tuple[list[int], int, str]]:
+        plan = Plan(repo.writable_session("main"))
+        node = plan.node("/w")
+        assert isinstance(node, ArrayNode)
+        refs = plan.refs(node)
+        etags = [refs.locations.etags[int(row)] for row in refs.source]
+        return list(zip(refs.coords.tolist(), refs.length.tolist(), etags, strict=True))
+
+    write(repo, days("one", 2, 24))
+    assert there() == [([0, 0], 24, "one"), ([1, 0], 24, "one")]
+    write(repo, days("two", 1, 20), region="auto")
+    assert there() == [([0, 0], 20, "two")]
+    write(repo, days("three", 2, 24), region={"time": slice(0, 4)})
+    assert there() == [([0, 0], 24, "three"), ([1, 0], 24, "three")]
 
 
 def test_find_is_unambiguous() -> None:

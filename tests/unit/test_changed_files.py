@@ -1,0 +1,132 @@
+"""Files that changed after they were scanned: what is said, the command that repairs it, and reading all the same."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import pytest
+import xarray as xr
+
+import icechunk_virtual as icv
+from icechunk_virtual.cli.main import main
+from icechunk_virtual.containers.authorize import Authorization
+from icechunk_virtual.containers.container import ObjectStoreConfig, azure_store
+from icechunk_virtual.containers.rescan import rescan_command
+from icechunk_virtual.containers.url import check_location
+from icechunk_virtual.errors import ObjectChanged
+from tests.support.archives import write_days
+from tests.support.object_server import MODIFIED, ObjectServer
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+class Archive:
+    """Two files that are one dataset in a repository, in a place of some kind."""
+
+    def __init__(self, folder: Path, server: ObjectServer, scheme: str) -> None:
+        self.folder, self.server, self.scheme = folder, server, scheme
+        self.repo = str(folder / "repo")
+        self.paths = [write_days(folder / f"{name}.nc", start, 20) for name, start in (("a", 0), ("b", 20))]
+        self.upload()
+        root = {"file": str(folder), "s3": "s3://bucket/days", "http": f"{server.url}/days"}[scheme]
+        self.urls = [f"{root}/{path.name}" for path in self.paths]
+        how = ["--endpoint-url", server.url, "--region", "r", "--force-path-style"] if scheme == "s3" else []
+        assert main(["scan", *self.urls, "--repo", self.repo, "--concat", "time", *how]) == 0
+
+    def upload(self) -> None:
+        for path in self.paths:
+            for root in ("/bucket/days/", "/days/"):
+                self.server.objects[root + path.name] = path.read_bytes()
+
+    def change(self) -> None:
+        """Other values, of which some take other room; also of a variable without the dimension."""
+        with netCDF4.Dataset(self.paths[1], "a") as file:
+            file["temp"][:] = file["temp"][:] * 2 + 1
+        self.server.etag, self.server.modified = '"new"', MODIFIED + 100
+        self.upload()
+
+    def read(self, **how: Any) -> xr.Dataset:
+        prefix = {"file": self.folder.as_uri(), "s3": "s3://bucket/days", "http": f"{self.server.url}/days"}[
+            self.scheme
+        ]
+        granted = {prefix + "/": how.pop("granted", None), self.server.url + "/": None}
+        with xr.open_dataset(self.repo, engine="icechunk-virtual", authorize=granted, **how) as found:
+            return found.load()
+
+    def expected(self) -> xr.Dataset:
+        with xr.open_mfdataset(self.paths, combine="nested", concat_dim="time") as found:
+            return found.load()
+
+
+@pytest.fixture(params=["file", "s3", "http"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
+    with ObjectServer({}) as server:
+        yield Archive(tmp_path, server, request.param)
+
+
+def test_the_named_command_repairs(archive: Archive) -> None:
+    xr.testing.assert_equal(archive.read(), archive.expected())
+    archive.change()
+    for _ in range(1 if archive.scheme == "file" else 2):  # all objects of this server have one etag
+        with pytest.raises(ObjectChanged, match="Restore the file, or renew the references") as caught:
+            archive.read()
+        assert f"{caught.value.actual}, the reference expects {caught.value.expected}" in caught.value.message
+        program, *arguments = shlex.split(caught.value.message.splitlines()[-1])
+        assert program == "icechunk-virtual"
+        assert main([archive.repo if argument == "REPO" else argument for argument in arguments]) == 0
+    xr.testing.assert_equal(archive.read(), archive.expected())
+
+
+def grant(prefix: str, store: Any, credentials: Any = None) -> Any:
+    granted = icv.containers_credentials({prefix: credentials})
+    return Authorization({prefix: icv.VirtualChunkContainer(prefix, store)}, granted).grants[0]
+
+
+@pytest.mark.parametrize(
+    ("url", "store", "credentials", "expected"),
+    [
+        ("file:///data/a%20b.nc", icv.local_filesystem_store("/"), None, "'/data/a b.nc' --repo REPO --mode r+"),
+        ("file:///data/$(rm).nc", icv.local_filesystem_store("/"), None, "'/data/$(rm).nc' --repo REPO --mode r+"),
+        ("s3://b/f", icv.s3_store(region="eu"), None, "s3://b/f --repo REPO --mode r+ --region eu"),
+        ("s3://b/f", icv.s3_store(anonymous=True), None, "s3://b/f --repo REPO --mode r+ --anonymous"),
+        ("s3://b/f", icv.s3_store(), icv.s3_anonymous_credentials(), "s3://b/f --repo REPO --mode r+ --anonymous"),
+        (
+            "s3://b/f",
+            icv.s3_store(endpoint_url="https://a;b", requester_pays=True),
+            icv.s3_credentials(access_key_id="HIDDEN", secret_access_key="HIDDEN"),
+            "s3://b/f --repo REPO --mode r+ --endpoint-url 'https://a;b' --requester-pays",
+        ),
+        ("tigris://b/f", ObjectStoreConfig.Tigris(icv.S3Options()), None, "tigris://b/f --repo REPO --mode r+"),
+        ("gs://b/f", icv.gcs_store(), None, "gs://b/f --repo REPO --mode r+ --anonymous"),
+        ("gs://b/f", icv.gcs_store(), icv.gcs_credentials(bearer_token="HIDDEN"), "gs://b/f --repo REPO --mode r+"),
+        (
+            "az://c/f",
+            azure_store(account="me", config={"access_key": "HIDDEN"}),
+            icv.azure_from_env_credentials(),
+            "az://c/f --repo REPO --mode r+ --account me",
+        ),
+        (
+            "https://h/f",
+            icv.http_store(),
+            icv.http_credentials(netrc=True),
+            "https://h/f --repo REPO --mode r+ --netrc",
+        ),
+        ("https://h/f", icv.http_store(), icv.http_credentials(bearer_token="H"), "https://h/f --repo REPO --mode r+"),
+    ],
+)
+def test_commands(url: str, store: Any, credentials: Any, expected: str) -> None:
+    location = check_location(url)
+    prefix = "file:///data/" if location.scheme == "file" else location.root
+    assert rescan_command(grant(prefix, store, credentials), location) == "icechunk-virtual scan " + expected
