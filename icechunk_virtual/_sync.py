@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -124,6 +124,27 @@ def start(coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
     outcome.add_done_callback(_background.pop)
     loop.call_soon_threadsafe(_start, coroutine, outcome, tasks)
     return outcome
+
+
+async def in_background(coroutine: Coroutine[Any, Any, R]) -> R:
+    """Await a coroutine on the background loop, from any event loop: for what has to live on one of them.
+
+    It sees the caller's context variables and is cancelled with its caller.
+    """
+    if threading.current_thread() is _thread:
+        return await coroutine
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, _get_loop()))
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
+    """What all of them return, run at once. When one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise
 
 
 def _start(

@@ -98,6 +98,12 @@ class Fresh(Generic[E]):
                 self._current = self._credentials.fetch()
             return self._current, self._renewal(self._current)
 
+    @property
+    def held(self) -> E | None:
+        """The credentials, if that takes no call."""
+        current = self._current
+        return None if current is None or self._is_over(current) else current
+
     def refuse(self, refused: E) -> None:
         """A server does not take these any more: ask again, unless others were got in the meantime."""
         with self._lock:

@@ -1,15 +1,12 @@
-"""Virtual chunks in object stores and on web servers: fetched through the obstore library, as their containers say.
+"""Virtual chunks in object stores: fetched through the obstore library, as their containers say.
 
 Knows neither manifests nor sessions, and authorises nothing: what arrives here may be read.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,32 +16,31 @@ import obstore
 import obstore.exceptions
 import obstore.store
 
+from icechunk_virtual._sync import together
 from icechunk_virtual.containers.authorize import Authorization, Grant
 from icechunk_virtual.containers.checksums import Condition, ObjectState, check_unchanged, condition
 from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Clients
 from icechunk_virtual.containers.failures import cannot_be_opened, failed, modified_later, other_etag, too_short
 from icechunk_virtual.containers.fetch import Fetcher
+from icechunk_virtual.containers.http_client import HttpObjects
 from icechunk_virtual.containers.retry import Retries, TryFailed, repeated
 from icechunk_virtual.containers.troubles import Trouble
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.errors import ObjectChanged, ObjectNotFound, PreconditionFailed, TransientStorageError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 from icechunk_virtual.repo.body import body_of
-from icechunk_virtual.repo.cloud.clients import CLIENT_OPTIONS, Manner, client_options, retry_config
 from icechunk_virtual.repo.cloud.store import Place
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.foreign_errors import diagnose, without_debug_text
 from icechunk_virtual.repo.limiter import Limiter
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role, check_process
-from icechunk_virtual.repo.remote_places import CLOUD_SCHEMES, container_place, options_of
+from icechunk_virtual.repo.remote_places import CLOUD_SCHEMES, container_place
 from icechunk_virtual.repo.settings import EffectiveStorage, bounded_for_references
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
     from obstore.store import ObjectStore as ForeignStore
-
-logger = logging.getLogger(__name__)
 
 _OPEN_STORES = 50
 _SMALL = 64 * 1024
@@ -71,15 +67,26 @@ def make_fetcher(authorization: Authorization, config: RepositoryConfig, limiter
 def remote_clients(config: RepositoryConfig, limiter: Limiter | None = None) -> Clients:
     """Who reads from object stores and web servers; parameters as `make_fetcher`."""
     limiter = limiter or Limiter(config.effective_max_concurrent_requests)
-    remote = partial(RemoteObjects, settings=bounded_for_references(config.effective_storage()), limiter=limiter)
-    return dict.fromkeys((*CLOUD_SCHEMES, "http", "https"), remote)
+    settings = bounded_for_references(config.effective_storage())
+    objects = partial(RemoteObjects, settings=settings, limiter=limiter)
+    split = partial(part_ranges, policy=_part_policy(settings))
+    web = partial(HttpObjects, retries=_retries(settings), split=split, limiter=limiter)
+    return dict.fromkeys(CLOUD_SCHEMES, objects) | dict.fromkeys(("http", "https"), web)
+
+
+def _retries(settings: EffectiveStorage) -> Retries:
+    return Retries(settings.max_tries, settings.initial_backoff_ms, settings.max_backoff_ms)
+
+
+def _part_policy(settings: EffectiveStorage) -> PartPolicy:
+    return PartPolicy(settings.max_concurrent_requests_for_object, settings.ideal_concurrent_request_size)
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
     """A place and the library's store for it."""
 
-    place: Place | None
+    place: Place
     store: ForeignStore
 
 
@@ -103,8 +110,7 @@ class RemoteObjects:
     ) -> None:
         self._settings = replace(settings, max_tries=1)  # the library is to make one request; `repeated` makes more
         self.limiter = limiter
-        self._retries = Retries(settings.max_tries, settings.initial_backoff_ms, settings.max_backoff_ms)
-        self._parts = PartPolicy(settings.max_concurrent_requests_for_object, settings.ideal_concurrent_request_size)
+        self._retries, self._parts = _retries(settings), _part_policy(settings)
         self._stores: OrderedDict[tuple[str, str], _Opened] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -125,7 +131,7 @@ class RemoteObjects:
         ]
         if len(parts) == 1:
             return (await self._repeated(parts[0]))[0]
-        return b"".join(await self._all(parts))
+        return b"".join([data for data, _ in await together(map(self._repeated, parts))])
 
     async def read_with_state(
         self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int
@@ -133,15 +139,6 @@ class RemoteObjects:
         """As `read`, with one request, and the state of the object as the answer says it; fewer bytes at its end."""
         address = _address(grant, location, chunk)
         return await self._repeated(_Part(self, grant, location, chunk, *address, offset, offset + length, True))
-
-    async def _all(self, parts: Sequence[_Part]) -> list[bytes | memoryview]:
-        tasks = [asyncio.ensure_future(self._repeated(part)) for part in parts]
-        try:
-            return [data for data, _ in await asyncio.gather(*tasks)]
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            raise
 
     async def _repeated(self, part: _Part) -> tuple[bytes | memoryview, ObjectState]:
         return await repeated(part.attempt, part.grant, part.location, part.chunk, self._retries, part.renew)
@@ -153,7 +150,7 @@ class RemoteObjects:
         with self._lock:
             opened = self._stores.pop(name, None)
             if opened is None:
-                opened = self._open(grant, location, url)
+                opened = self._open(grant, location)
             self._stores[name] = opened
             if len(self._stores) > _OPEN_STORES:
                 self._stores.popitem(last=False)
@@ -164,18 +161,15 @@ class RemoteObjects:
         with self._lock:
             if self._stores.get(name) is not used:
                 return True  # somebody else was here
-            if used.place is None or not used.place.renew():
+            if not used.place.renew():
                 return False
             self._stores[name] = self._connect(used.place)
             return True
 
-    def _open(self, grant: Grant, location: Location, url: str) -> _Opened:
-        if location.scheme in CLOUD_SCHEMES:
-            place = container_place(grant, location)
+    def _open(self, grant: Grant, location: Location) -> _Opened:
+        place = container_place(grant, location)
         try:
-            if location.scheme in CLOUD_SCHEMES:
-                return self._connect(place)
-            return _Opened(None, _open_http(grant, url, self._settings))
+            return self._connect(place)
         except _FOREIGN as error:
             reason = diagnose(error)[1].reason
             raise cannot_be_opened(grant, location, reason) from without_debug_text(error)
@@ -279,14 +273,12 @@ class _Part:
 
 
 def _address(grant: Grant, location: Location, chunk: VirtualChunk) -> tuple[str, str]:
-    """URL of the bucket or server, and the key there; or the whole URL of an object on a web server and no key.
+    """URL of the bucket, and the key there.
 
     The library can say no keys with empty segments, and takes a slash at an end away: that is another object.
     """
-    if not location.query and all(location.key.split("/")):
+    if all(location.key.split("/")):
         return location.root, location.key
-    if location.scheme in {"http", "https"}:
-        return location.escaped, ""
     reason = "keys with an empty path segment (`//`, or a `/` at an end) cannot be asked for"
     raise failed(grant, location, chunk, reason, "Copy the object to a plainer key and relocate the references.")
 
@@ -304,15 +296,3 @@ def _state(found: GetResult) -> ObjectState:
     encoding = found.attributes.get("Content-Encoding")
     seconds = int(found.meta["last_modified"].timestamp())  # 0: the answer did not say
     return ObjectState(found.meta["size"], found.meta["e_tag"], seconds or None, encoding and str(encoding))
-
-
-def _open_http(grant: Grant, url: str, settings: EffectiveStorage) -> ForeignStore:
-    given = options_of(grant)
-    if url.startswith("http:") and given.get("allow_http", "").lower() != "true":
-        raise ValueError('URL scheme is not allowed: plain http needs http_store({"allow_http": "true"})')
-    unknown = sorted(given.keys() - CLIENT_OPTIONS)
-    if unknown:
-        logger.warning("options of the container %s that nobody knows are ignored: %s", grant.prefix, unknown)
-    known = {key: value for key, value in given.items() if key in CLIENT_OPTIONS}
-    options: Any = {**client_options(Role.READ, Manner(), settings), **known}
-    return obstore.store.HTTPStore.from_url(url, client_options=options, retry_config=retry_config(Role.READ, settings))
