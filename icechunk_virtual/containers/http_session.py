@@ -48,7 +48,7 @@ class Answer:
 
     async def take(self, body: Body) -> bytes | memoryview:
         """The wanted bytes of the body."""
-        with _translating(self.url):
+        with _translating(self.url, self._response.status):
             data = await _take(self._response.content, body, self.status)
             if body.goes_on:
                 self._response.close()  # what follows is not read, however long it is
@@ -58,7 +58,7 @@ class Answer:
         """Give the connection back if that is cheap, or close it."""
         length = self._response.content_length
         if length is not None and length <= _SMALL:
-            with _translating(self.url):
+            with _translating(self.url, self._response.status):
                 await self._response.read()
         self.close()
 
@@ -223,20 +223,29 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Resolver(abc.AbstractResolver):
-    """Refuses names that mean special addresses. Asked for each connection, so that a name cannot change its mind."""
+    """Refuses names that mean special addresses. Asked for each connection, so that a name cannot change its mind.
+
+    Parameters
+    ----------
+    hosts
+        Those that may have any address; but one that was public once has to stay so.
+    """
 
     def __init__(self, hosts: frozenset[str]) -> None:
         self._hosts = hosts
+        self._public: set[str] = set()
         self._system = aiohttp.ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: AddressFamily = AddressFamily.AF_UNSPEC
     ) -> list[abc.ResolveResult]:
         found = await self._system.resolve(host, port, family)
-        if plain_host(host) not in self._hosts:
-            for entry in found:
-                if is_special(entry["host"]):
-                    raise SpecialAddress(plain_host(host), entry["host"])
+        name = plain_host(host)
+        special = [entry["host"] for entry in found if is_special(entry["host"])]
+        if special and (name not in self._hosts or name in self._public):
+            raise SpecialAddress(name, special[0])
+        if not special:
+            self._public.add(name)
         return found
 
     async def close(self) -> None:
@@ -280,8 +289,11 @@ def _proxy_arguments(proxy: str | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _translating(url: str) -> Iterator[None]:
-    """Raise `TryFailed` for what aiohttp raises. Its errors know the headers of requests: they are not shown."""
+def _translating(url: str, status: int | None = None) -> Iterator[None]:
+    """Raise `TryFailed` for what aiohttp raises, after an answer of this status perhaps.
+
+    Its errors know the headers of requests: they are not shown.
+    """
     host = origin_of(url)
     try:
         yield
@@ -296,14 +308,14 @@ def _translating(url: str) -> Iterator[None]:
     except aiohttp.ClientConnectorDNSError as error:
         raise TryFailed(f"there is no host {host.host}: {error.os_error}", again=True) from None
     except aiohttp.ServerTimeoutError as error:
-        raise TryFailed(f"{host} is silent: {error}", again=True) from None
+        raise TryFailed(f"{host} is silent: {error}", status, again=True) from None
     except TimeoutError:
-        raise TryFailed(f"{host} took longer than the timeout of the container", again=True) from None
+        raise TryFailed(f"{host} took longer than the timeout of the container", status, again=True) from None
     except aiohttp.ClientPayloadError:
-        raise TryFailed(f"the connection to {host} was cut in the middle of the answer", again=True) from None
+        raise TryFailed(f"the connection to {host} was cut in the middle of the answer", status, again=True) from None
     except (aiohttp.ClientConnectionError, OSError) as error:
         text = str(getattr(error, "os_error", error)) or type(error).__name__
-        raise TryFailed(f"no answer from {host}: {text}", again=True) from None
+        raise TryFailed(f"no answer from {host}: {text}", status, again=True) from None
     except aiohttp.ClientError as error:
         message = error.message if isinstance(error, aiohttp.ClientResponseError) else type(error).__name__
-        raise TryFailed(f"what {host} answered is not HTTP: {message[:200]!a}", again=True) from None
+        raise TryFailed(f"what {host} answered is not HTTP: {message[:200]!a}", status, again=True) from None

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 
 
 class Trouble(enum.Enum):
-    """Each has a remedy of its own, see `remedies`."""
+    """Its value says it in words. Each has a remedy of its own, see `remedies`."""
 
-    NO_CREDENTIALS = enum.auto()  # none were given, none were found
-    NO_ANSWER_OF_FUNCTION = enum.auto()  # the user's, which gets credentials
-    WRONG_CREDENTIALS = enum.auto()  # the server does not know them
-    EXPIRED = enum.auto()  # they were valid once
-    DENIED = enum.auto()  # they are valid, but not for this
-    PAYER = enum.auto()  # who reads has to pay, and did not say so
-    WRONG_REGION = enum.auto()
-    NO_BUCKET = enum.auto()
-    CLOCK = enum.auto()  # this machine's and the server's differ
-    UNTRUSTED = enum.auto()  # the certificate of the server
-    NO_TLS = enum.auto()  # https to a server that speaks http
-    PLAIN_HTTP = enum.auto()  # http, which nobody has allowed
-    NO_HOST = enum.auto()  # there is no such name
+    NO_CREDENTIALS = "there are no credentials"  # none were given, none were found
+    NO_ANSWER_OF_FUNCTION = "the function that gets credentials failed"
+    WRONG_CREDENTIALS = "the credentials are not valid"
+    EXPIRED = "the credentials have expired"
+    DENIED = "permission denied"  # the credentials are valid, but not for this
+    PAYER = "whoever reads has to pay"
+    WRONG_REGION = "the bucket is in another region"
+    NO_BUCKET = "the bucket or container does not exist"
+    CLOCK = "the clock of this machine and the server's differ"
+    UNTRUSTED = "the certificate of the server is not trusted here"
+    NO_TLS = "the server does not speak TLS"
+    PLAIN_HTTP = "plain http is not allowed"
+    NO_HOST = "there is no host of that name"
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,48 +67,41 @@ _BY_ERRNO: dict[int, Translation] = {
     errno.ENFILE: (TransientStorageError, _TRANSIENT),
 }
 
-_BY_TROUBLE: dict[Trouble, Translation] = {  # the others: what their status or class says
-    Trouble.NO_CREDENTIALS: (PermissionDenied, "object store error: {key}: there are no credentials ({cause})"),
-    Trouble.NO_ANSWER_OF_FUNCTION: (
-        PermissionDenied,
-        "object store error: {key}: the function that gets credentials failed: {cause}",
-    ),
-    Trouble.WRONG_CREDENTIALS: (PermissionDenied, "object store error: {key}: the credentials are not valid: {cause}"),
-    Trouble.EXPIRED: (PermissionDenied, "object store error: {key}: the credentials have expired: {cause}"),
-    Trouble.DENIED: (PermissionDenied, "object store error: permission denied for {key}: {cause}"),
-    Trouble.PAYER: (PermissionDenied, "object store error: {key}: whoever reads has to pay: {cause}"),
-    Trouble.WRONG_REGION: (StorageError, "object store error: {key}: the bucket is in another region: {cause}"),
-    Trouble.NO_BUCKET: (StorageError, "object store error: {key}: the bucket or container does not exist: {cause}"),
-    Trouble.CLOCK: (PermissionDenied, "object store error: {key}: the clock of this machine is wrong: {cause}"),
-    Trouble.UNTRUSTED: (StorageError, _OTHER),
-    Trouble.NO_TLS: (StorageError, _OTHER),
-    Trouble.PLAIN_HTTP: (StorageError, _OTHER),
+_BY_TROUBLE: dict[Trouble, type[StorageError]] = {  # the others: what their status or class says
+    Trouble.NO_CREDENTIALS: PermissionDenied,
+    Trouble.NO_ANSWER_OF_FUNCTION: PermissionDenied,
+    Trouble.WRONG_CREDENTIALS: PermissionDenied,
+    Trouble.EXPIRED: PermissionDenied,
+    Trouble.DENIED: PermissionDenied,
+    Trouble.PAYER: PermissionDenied,
+    Trouble.CLOCK: PermissionDenied,
+    Trouble.WRONG_REGION: StorageError,
+    Trouble.NO_BUCKET: StorageError,
+    Trouble.UNTRUSTED: StorageError,
+    Trouble.NO_TLS: StorageError,
+    Trouble.PLAIN_HTTP: StorageError,
 }
 
 _STATUS = re.compile(r"status code: (\d{3})\b")
-_SIGNS: tuple[tuple[re.Pattern[str], str, int | None, Trouble | None], ...] = (
-    # What the library's texts mean, its debug text included; the first that is found. Words, status, trouble.
-    # Where credentials are looked for last: at a service that machines of the clouds have.
-    (
-        re.compile(r"//(169\.254\.|metadata(\.google\.internal)?[/:])|Missing (AccessKey|SecretAccessKey)"),
-        "none were given, and neither the environment nor this machine has any",
-        None,
-        Trouble.NO_CREDENTIALS,
-    ),
-    (re.compile("External [A-Za-z]+ credential provider"), "", None, Trouble.NO_ANSWER_OF_FUNCTION),
-    (re.compile("InvalidCertificate|UnknownIssuer"), "its certificate is not trusted here", None, Trouble.UNTRUSTED),
-    (re.compile("InvalidContentType"), "it does not speak TLS", None, Trouble.NO_TLS),
-    (re.compile("BadScheme"), "plain http is not allowed", None, Trouble.PLAIN_HTTP),
-    (re.compile("dns error"), "there is no host of that name", None, Trouble.NO_HOST),
-    (re.compile("ConnectionRefused"), "the connection was refused", None, None),
-    (re.compile("TimedOut|kind: Timeout"), "nothing came for too long", None, None),
-    (re.compile("IncompleteMessage|IncompleteBody|ConnectionReset|Interrupted"), "the connection was cut", None, None),
-    (re.compile("incorrectly configured region"), "", 301, Trouble.WRONG_REGION),
-    (re.compile("non-partial response when range"), "the server sent everything instead of the range", 200, None),
-    (re.compile("Range request not supported"), "the server sent everything instead of the range", 200, None),
-    (re.compile("(?i)content[-_]range header"), "the server does not say which range it sent", 206, None),
-    (re.compile(r"Requested \d+\.\.\d+, got"), "the server sent another range", 206, None),
-    (re.compile("Wanted range starting at"), "", 416, None),
+_NO_CREDENTIALS = re.compile(r"//(169\.254\.|metadata(\.google\.internal)?[/:])|Missing (AccessKey|SecretAccessKey)")
+"""Where credentials are looked for last: at a service that machines of the clouds have."""
+_SIGNS: tuple[tuple[re.Pattern[str], str | Trouble, int | None], ...] = (
+    # What the library's texts mean where no answer came, its debug text included; the first that is found. And a
+    # status, where the library means one.
+    (re.compile("External [A-Za-z]+ credential provider"), Trouble.NO_ANSWER_OF_FUNCTION, None),
+    (re.compile("InvalidCertificate|UnknownIssuer"), Trouble.UNTRUSTED, None),
+    (re.compile("InvalidContentType"), Trouble.NO_TLS, None),
+    (re.compile("BadScheme"), Trouble.PLAIN_HTTP, None),
+    (re.compile("dns error"), Trouble.NO_HOST, None),
+    (re.compile("ConnectionRefused"), "the connection was refused", None),
+    (re.compile("TimedOut|kind: Timeout"), "nothing came for too long", None),
+    (re.compile("IncompleteMessage|IncompleteBody|ConnectionReset|Interrupted"), "the connection was cut", None),
+    (re.compile("incorrectly configured region"), Trouble.WRONG_REGION, 301),
+    (re.compile("non-partial response when range"), "the server sent everything instead of the range", 200),
+    (re.compile("Range request not supported"), "the server sent everything instead of the range", 200),
+    (re.compile("(?i)content[-_]range header"), "the server does not say which range it sent", 206),
+    (re.compile(r"Requested \d+\.\.\d+, got"), "the server sent another range", 206),
+    (re.compile("Wanted range starting at"), "the object ends before", 416),
 )
 _LONGEST_CAUSE = 600
 _TIME_TAKEN = re.compile(r" in [0-9.]+(ns|\u00b5s|ms|s)\b")
@@ -117,8 +110,7 @@ _TIME_TAKEN = re.compile(r" in [0-9.]+(ns|\u00b5s|ms|s)\b")
 def translate(error: Exception, key: str) -> StorageError:
     """Our error for a foreign one about the object `key`. ``status``, if an answer came, is one of its facts."""
     (kind, text), diagnosis = _understand(error)
-    named = key or "the whole storage"
-    return kind(text.format(key=named, cause=diagnosis.reason), key=key, status=diagnosis.status)
+    return kind(text.format(key=key or "the whole storage", cause=diagnosis.reason), key=key, status=diagnosis.status)
 
 
 def diagnose(error: Exception) -> tuple[type[StorageError], Diagnosis]:
@@ -133,7 +125,7 @@ def _understand(error: Exception) -> tuple[Translation, Diagnosis]:
     if by_errno is not None:
         return by_errno, diagnosis
     if diagnosis.trouble in _BY_TROUBLE:
-        return _BY_TROUBLE[diagnosis.trouble], diagnosis
+        return (_BY_TROUBLE[diagnosis.trouble], _OTHER), diagnosis
     status = diagnosis.status
     if isinstance(error, foreign.GenericError) and status is not None and status != 409 and not may_pass(status):
         return (StorageError, _REFUSED), diagnosis
@@ -148,12 +140,20 @@ def _diagnosis(error: Exception) -> Diagnosis:
     text = str(error)
     found = _STATUS.search(cause)
     answered = None if found is None else int(found[1])
-    for pattern, words, status, trouble in _SIGNS:
-        if pattern.search(text) and not (answered and may_pass(answered)):
-            return Diagnosis(f"{cause} ({words})" if words else cause, status, trouble)
-    if answered is None:
-        return Diagnosis(cause)
-    return Diagnosis(cause, answered, trouble_of_answer(answered, text), region_of_answer(text))
+    if _NO_CREDENTIALS.search(cause) and not (answered and may_pass(answered)):
+        return _in_words(Trouble.NO_CREDENTIALS, cause)
+    if answered is not None:
+        return _in_words(trouble_of_answer(answered, text), cause, answered, region_of_answer(text))
+    meaning, status = next(((meaning, status) for sign, meaning, status in _SIGNS if sign.search(text)), (None, None))
+    return _in_words(meaning, cause, status)
+
+
+def _in_words(
+    meaning: Trouble | str | None, cause: str, status: int | None = None, region: str | None = None
+) -> Diagnosis:
+    trouble = meaning if isinstance(meaning, Trouble) else None
+    words = trouble.value if trouble else meaning
+    return Diagnosis(f"{words} ({cause})" if words else cause, status, trouble, region)
 
 
 @contextmanager
@@ -170,12 +170,12 @@ def _plain_text(error: Exception) -> str:
 
 
 def without_debug_text(error: Exception) -> Exception:
-    """The error as it may be shown: the library's debug text is long, and holds addresses with their signatures."""
+    """The error as it may be shown: without secrets, and without the library's debug text, which is long."""
     text = _plain_text(error)
     return error if text == str(error) else type(error)(text)
 
 
-_CUT_OFF = re.compile(r"response body|body error|status code: (425|499)\b")
+_CUT_OFF = re.compile(r"response body|body error|before end of input|status code: (425|499)\b")
 
 
 def cut_off(error: StorageError) -> bool:

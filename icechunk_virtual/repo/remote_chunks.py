@@ -23,6 +23,7 @@ from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Clients
 from icechunk_virtual.containers.failures import cannot_be_opened, failed, modified_later, other_etag, too_short
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.containers.http_client import HttpObjects
+from icechunk_virtual.containers.remedies import ContainerSubject, remedy
 from icechunk_virtual.containers.retry import Retries, TryFailed, repeated
 from icechunk_virtual.containers.troubles import Trouble
 from icechunk_virtual.containers.url import Location
@@ -213,7 +214,7 @@ class _Part:
                 answered = 206
                 data = await body_of(found)
             except _FOREIGN as error:
-                raise self._failure(error, answered, tries) from without_debug_text(error)
+                raise await self._failure(error, answered, tries) from without_debug_text(error)
         state = _state(found)
         self._check_length(len(data), state)
         return bytes(data) if len(data) <= _SMALL else memoryview(data), state
@@ -257,19 +258,27 @@ class _Part:
             raise TryFailed(too_short(wanted, length, state.size), 206)
         raise TryFailed(f"the server sent {length} bytes instead of {wanted}", 206, again=True)
 
-    def _failure(self, error: Exception, answered: int | None, tries: int) -> TryFailed | ObjectChanged:
+    async def _failure(self, error: Exception, answered: int | None, tries: int) -> TryFailed | ObjectChanged:
         """What a foreign error means; `answered`: the status, if the body was already on its way."""
         kind, diagnosis = diagnose(error)
         status = diagnosis.status or answered
         if kind is PreconditionFailed:
             changed = other_etag if self.chunk.etag else modified_later
             return changed(self.grant, self.location, self.chunk, None, status=status, tries=tries)
-        reason = diagnosis.reason
+        reason, trouble = diagnosis.reason, diagnosis.trouble
         if kind is ObjectNotFound:
             reason = f"there is no such object ({reason})"
         if status == 416:
             reason = f"the object has no such bytes ({reason})"
-        return TryFailed(reason, status, again=kind is TransientStorageError, stale=diagnosis.trouble in _STALE)
+        what_to_do = None
+        if trouble is not None:
+            place = None if self._opened is None else self._opened.place
+            region = diagnosis.region
+            if trouble is Trouble.WRONG_REGION and region is None and place is not None:
+                region = await place.bucket_region()
+            what_to_do = remedy(trouble, ContainerSubject(self.grant), region)
+        again = kind is TransientStorageError
+        return TryFailed(reason, status, again=again, stale=trouble in _STALE, remedy=what_to_do)
 
 
 def _address(grant: Grant, location: Location, chunk: VirtualChunk) -> tuple[str, str]:

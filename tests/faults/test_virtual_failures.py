@@ -10,7 +10,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from typing import Any
 
@@ -43,13 +43,17 @@ def part(body: bytes = CONTENT[20:30], *, status: int = 206, **more: Any) -> Ans
 
 @dataclass(frozen=True)
 class Fault:
-    """How a server answers, and what has to be said of it."""
+    """How a server answers, and what has to be said of it. ``web_tries``: where those of web servers are others."""
 
     answer: Answer
     status: int | None
     tries: int
     words: str
     error: type[ReadFailure] = VirtualReadError
+    web_tries: int | None = None
+
+    def of(self, scheme: str) -> Fault:
+        return replace(self, tries=self.web_tries) if self.web_tries and scheme == "http" else self
 
 
 def code(name: str) -> bytes:
@@ -69,14 +73,13 @@ FAULTS = {
     "501": Fault(Answer(501), 501, 1, "501 Not Implemented"),
     "cut off": Fault(part(cut_after=5), 206, TRIES, "the connection was cut"),
     "ended": Fault(part(CONTENT[20:25], claimed_length=10), 206, TRIES, "the connection was cut"),
-    "too short": Fault(part(CONTENT[20:25]), 206, TRIES, "sent 5 bytes instead of 10"),
-    "too long": Fault(part(CONTENT[20:35]), 206, TRIES, "sent 15 bytes instead of 10"),
-    "empty": Fault(part(b""), 206, TRIES, "sent 0 bytes instead of 10"),
+    "too short": Fault(part(CONTENT[20:25]), 206, TRIES, "sent 5 bytes instead of 10", web_tries=1),
+    "too long": Fault(part(CONTENT[20:35]), 206, TRIES, "sent 15 bytes instead of 10", web_tries=1),
+    "empty": Fault(part(b""), 206, TRIES, "sent 0 bytes instead of 10", web_tries=1),
     "other range": Fault(part(Content_Range="bytes 0-9/80"), 206, 1, "the server sent another range"),
     "impossible range": Fault(part(Content_Range="bytes 20-29/25"), 206, 1, "the server sent another range"),
     "odd range": Fault(part(Content_Range="many"), 206, 1, "does not say which range"),
     "no range": Fault(part(Content_Range=""), 206, 1, "does not say which range"),
-    "everything": Fault(part(CONTENT, status=200, Content_Range=""), 200, 1, "everything instead of the range"),
     "lost": Fault(Answer(lost=True), None, TRIES, "the connection was cut"),
     "stalled": Fault(part(stall_after=5), 206, TRIES, "nothing came for too long"),
 }
@@ -172,19 +175,20 @@ def answering(server: ObjectServer, *answers: Answer) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", FAULTS)
 def test_through_the_store(name: str, scheme: str, cases: dict[str, Case], server: ObjectServer) -> None:
-    fault = FAULTS[name]
+    fault = FAULTS[name].of(scheme)
     answering(server, fault.answer)
     with server.recording() as seen, pytest.raises(ReadFailure) as caught:
         cases[scheme].get()
     cases[scheme].check(caught.value, fault)
     asked = [request for request in seen if request.range == "bytes=20-29"]
-    assert len(asked) == fault.tries
+    again = scheme == "http" and name == "lost"  # on a connection that was used before, each is sent twice
+    assert len(asked) == fault.tries * (2 if again else 1)
 
 
 @pytest.mark.parametrize("scheme", ["http", "s3"])
 @pytest.mark.parametrize("name", sorted(FAULTS.keys() - {"stalled"}))
 def test_through_zarr_and_xarray(name: str, scheme: str, cases: dict[str, Case], server: ObjectServer) -> None:
-    case, fault = cases[scheme], FAULTS[name]
+    case, fault = cases[scheme], FAULTS[name].of(scheme)
     answering(server, fault.answer)
     for read in (
         lambda: zarr.open_array(case.store, path="a", mode="r")[20:30],
@@ -208,12 +212,25 @@ def test_what_is_not_referenced_is_the_fill_value(scheme: str, cases: dict[str, 
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["408", "429", "500", "503", "cut off", "ended", "too short", "too long", "lost"])
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.tries == TRIES])
 def test_what_passes(name: str, scheme: str, cases: dict[str, Case], server: ObjectServer) -> None:
+    if FAULTS[name].of(scheme).tries == 1 or (scheme, name) == ("http", "lost"):
+        pytest.skip("not tried again")
     answering(server, *[FAULTS[name].answer] * (TRIES - 1), part())
     with server.recording() as seen:
         assert cases[scheme].get() == CONTENT[20:30]
     assert len(seen) == TRIES
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_servers_that_send_everything(scheme: str, cases: dict[str, Case], server: ObjectServer) -> None:
+    answering(server, part(CONTENT, status=200, Content_Range=""))
+    if scheme == "http":
+        assert cases[scheme].get() == CONTENT[20:30]
+        return
+    with pytest.raises(VirtualReadError) as caught:
+        cases[scheme].get()
+    cases[scheme].check(caught.value, Fault(Answer(), 200, 1, "everything instead of the range"))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -16,8 +16,11 @@ from icechunk_virtual.containers.credentials import (
     AzureCredentials,
 )
 from icechunk_virtual.containers.refreshable import Fresh
+from icechunk_virtual.containers.remedies import remedy
+from icechunk_virtual.containers.snippets import arguments
 from icechunk_virtual.model.checked import text_mapping
 from icechunk_virtual.repo.cloud.clients import connection
+from icechunk_virtual.repo.cloud.repair import StorageSubject, call
 from icechunk_virtual.repo.cloud.store import Place
 from icechunk_virtual.repo.cloud.tokens import azure_fresh, azure_secret
 from icechunk_virtual.repo.object_store import spell_prefix
@@ -27,6 +30,7 @@ from icechunk_virtual.repo.settings import EffectiveStorage
 if TYPE_CHECKING:
     from obstore.store import AzureCredentialProvider
 
+    from icechunk_virtual.containers.troubles import Trouble
     from icechunk_virtual.repo.cloud.store import MakeClient
 
 
@@ -87,6 +91,16 @@ class AzurePlace(Place):
             )
 
         return make
+
+    def remedy(self, trouble: Trouble, region: str | None = None) -> str | None:
+        """What to do about a trouble."""
+        return remedy(trouble, StorageSubject("azure", self.config, self.credentials, self._code), region)
+
+    def _code(self, options: Mapping[str, object], credentials: str) -> str:
+        config = dict(options)
+        account = config.pop("account", self.account)
+        where = {"account": account, "container": self.container, "prefix": self.prefix}
+        return call("azure_storage", arguments(where | ({"config": config} if config else {})), credentials)
 
     def _provider(self) -> AzureCredentialProvider | None:
         fresh = self.fresh

@@ -17,8 +17,11 @@ from icechunk_virtual.containers.credentials import (
     GcsStaticCredentials,
 )
 from icechunk_virtual.containers.refreshable import Fresh
+from icechunk_virtual.containers.remedies import remedy
+from icechunk_virtual.containers.snippets import arguments
 from icechunk_virtual.model.checked import text_mapping
 from icechunk_virtual.repo.cloud.clients import connection
+from icechunk_virtual.repo.cloud.repair import StorageSubject, call
 from icechunk_virtual.repo.cloud.store import Place, Traits
 from icechunk_virtual.repo.cloud.tokens import gcs_token
 from icechunk_virtual.repo.object_store import spell_prefix
@@ -28,6 +31,7 @@ from icechunk_virtual.repo.settings import EffectiveStorage
 if TYPE_CHECKING:
     from obstore.store import GCSCredential, GCSCredentialProvider
 
+    from icechunk_virtual.containers.troubles import Trouble
     from icechunk_virtual.repo.cloud.store import MakeClient
 
 _FILES = {
@@ -101,6 +105,14 @@ class GcsPlace(Place):
             )
 
         return make
+
+    def remedy(self, trouble: Trouble, region: str | None = None) -> str | None:
+        """What to do about a trouble."""
+        return remedy(trouble, StorageSubject("gcs", self.config, self.credentials, self._code), region)
+
+    def _code(self, options: Mapping[str, object], credentials: str) -> str:
+        where = {"bucket": self.bucket, "prefix": self.prefix or None, **({"config": options} if options else {})}
+        return call("gcs_storage", arguments(where), credentials)
 
     def _provider(self) -> GCSCredentialProvider | None:
         fresh, credentials = self.fresh, self.credentials

@@ -20,10 +20,14 @@ import obstore.store
 from icechunk_virtual.containers.container import S3Options
 from icechunk_virtual.containers.credentials import AnyS3Credential, S3Credentials, S3StaticCredentials
 from icechunk_virtual.containers.refreshable import Fresh
+from icechunk_virtual.containers.remedies import remedy
+from icechunk_virtual.containers.snippets import arguments, s3_arguments
 from icechunk_virtual.containers.url import without_user_info
 from icechunk_virtual.errors import StorageError
 from icechunk_virtual.repo.cloud.aws_profile import profile_key, profile_region
 from icechunk_virtual.repo.cloud.clients import Manner, client_options, retry_config
+from icechunk_virtual.repo.cloud.regions import region_of
+from icechunk_virtual.repo.cloud.repair import StorageSubject, call
 from icechunk_virtual.repo.cloud.store import Place, Traits
 from icechunk_virtual.repo.cloud.tokens import s3_key
 from icechunk_virtual.repo.object_store import check_prefix_parts, spell_prefix
@@ -33,8 +37,10 @@ from icechunk_virtual.repo.settings import EffectiveStorage
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3CredentialProvider
 
+    from icechunk_virtual.containers.troubles import Trouble
     from icechunk_virtual.repo.cloud.store import MakeClient
 
+_AMAZON = "https://s3.amazonaws.com"
 TIGRIS_ENDPOINT = "https://t3.storage.dev"
 _TIGRIS_HOSTS = ("t3.storage.dev", "fly.storage.tigris.dev")
 _DNS_LABEL = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -47,6 +53,15 @@ class S3Kind(enum.Enum):
     S3_OBJECT_STORE = "S3, keys escaped"  # repositories of `s3_object_store_storage`
     TIGRIS = "Tigris"
     TIGRIS_WEAK = "Tigris, weakly consistent"
+
+
+_FUNCTIONS = {
+    S3Kind.S3: "s3_storage",
+    S3Kind.S3_OBJECT_STORE: "storage.s3_object_store_storage",
+    S3Kind.TIGRIS: "tigris_storage",
+    S3Kind.TIGRIS_WEAK: "tigris_storage",
+}
+"""What makes storages of a dialect."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -114,6 +129,28 @@ class S3Place(Place):
             )
 
         return make
+
+    def remedy(self, trouble: Trouble, region: str | None = None) -> str | None:
+        """What to do about a trouble."""
+        return remedy(trouble, StorageSubject("s3", self.options, self.credentials, self._code), region)
+
+    def _code(self, options: S3Options, credentials: str) -> str:
+        where: dict[str, object] = {"bucket": self.bucket, "prefix": self.prefix or None, **s3_arguments(options)}
+        function = _FUNCTIONS[self.kind]
+        if function == "tigris_storage":
+            where = {name: value for name, value in where.items() if name not in {"force_path_style", "requester_pays"}}
+        if self.kind is S3Kind.TIGRIS_WEAK:
+            where["use_weak_consistency"] = True
+        where.pop("anonymous", None)
+        return call(function, arguments(where), "anonymous=True" if options.anonymous else credentials)
+
+    async def bucket_region(self) -> str | None:
+        """Where the bucket is, asked from the server."""
+        config = self._config()
+        endpoint = config.get("aws_endpoint_url_s3")
+        if endpoint is not None and config.get("virtual_hosted_style_request"):
+            return await region_of(endpoint)
+        return await region_of(f"{endpoint or _AMAZON}/{self.bucket}")
 
     def _manner(self) -> Manner:
         stall = self.options.network_stream_timeout_seconds

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from obstore import Attributes, PutMode, PutResult
     from obstore.store import ObjectStore as ForeignStore
 
+    from icechunk_virtual.containers.troubles import Trouble
     from icechunk_virtual.repo.format.envelope import FileType
 
     MakeClient = Callable[[Role], ForeignStore]
@@ -90,6 +91,14 @@ class Place(ABC):
     def renew(self) -> bool:
         """Forget credentials that a function returned, for clients made from now on. False: there is no function."""
         return False
+
+    def remedy(self, trouble: Trouble, region: str | None = None) -> str | None:  # noqa: ARG002  # places have some
+        """What to do about a trouble with a storage here: sentences and code; `region`: where the bucket is."""
+        return None
+
+    async def bucket_region(self) -> str | None:
+        """Where the bucket is, asked from the server; None if that is not known."""
+        return None
 
     def default_settings(self) -> StorageSettings:
         """Return what holds where the user sets nothing."""
