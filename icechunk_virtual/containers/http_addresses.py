@@ -19,6 +19,7 @@ _PATH_SAFE = "".join(set(_PRINTABLE) - set('"<>?#[\\]^`{|}'))
 _QUERY_SAFE = "".join(set(_PRINTABLE) - set('"<>#'))
 _BAD = re.compile(r"[\x00-\x20\x7f\\]")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+_NO_HOST = re.compile(r"https?:(?!//[^/])|///", re.IGNORECASE)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -105,6 +106,8 @@ def redirected(url: str, target: str | None) -> str:
     """
     if not target:
         raise BadRedirect("the server redirects without saying where to")
+    if _NO_HOST.match(target):
+        raise BadRedirect("the server redirects to a URL without a host")
     target = _quote(target, _QUERY_SAFE + "#")
     try:
         absolute = urllib.parse.urljoin(url, target)
@@ -156,21 +159,14 @@ def is_special(address: str) -> bool:
     (True, True, False)
     """
     found = _address(address.partition("%")[0])
-    return found is None or any(_is_special(one) for one in (found, *_inside(found)))
-
-
-def _is_special(address: Address) -> bool:
-    return not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified
-
-
-def _inside(address: Address) -> list[Address]:
-    """IPv4 addresses that an IPv6 address stands for or leads to."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return []
-    inside: list[Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
-        inside.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [one for one in inside if one is not None]
+    if found is None:
+        return True
+    if isinstance(found, ipaddress.IPv6Address):
+        meant = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF) if found in _NAT64 else found.ipv4_mapped
+        if found.sixtofour is not None or found.teredo is not None:  # tunnels that nobody needs any more
+            return True
+        found = found if meant is None else meant
+    return not found.is_global or found.is_multicast or found.is_reserved
 
 
 def _address(text: str) -> Address | None:

@@ -152,10 +152,9 @@ def _whole(headers: Mapping[str, str], wanted: Wanted) -> Body:
     state = state_of(headers, _number(headers.get("Content-Length")))
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in {"text/html", "application/xhtml+xml"}:
-        reason = (
-            "the server answered 200 OK with a web page instead of bytes of the file: a login, consent or error page"
+        raise PageForPeople(
+            "the server answered with a web page instead of the file: a login, consent or error page", 200
         )
-        raise TryFailed(reason, 200, remedy="Look at the URL in a browser, and log in or give credentials.")
     if state.encoding is not None:
         reason = f"the server sent the whole file in the encoding {state.encoding!a}, in which byte ranges mean nothing"
         raise TryFailed(reason, 200, remedy=_USE_ANOTHER)
