@@ -39,6 +39,7 @@ from icechunk_virtual.credentials import (
     HttpCredentials,
     S3Credentials,
     S3StaticCredentials,
+    Unverified,
     azure_anonymous_credentials,
     azure_credentials,
     azure_from_env_credentials,
@@ -55,6 +56,7 @@ from icechunk_virtual.credentials import (
     s3_from_env_credentials,
     s3_refreshable_credentials,
     s3_static_credentials,
+    unverified,
 )
 from icechunk_virtual.debug_info import print_debug_info
 from icechunk_virtual.errors import ConflictError, IcechunkError, IcechunkVirtualError, RebaseFailedError
@@ -179,6 +181,7 @@ __all__ = [
     "StorageConcurrencySettings",
     "StorageRetriesSettings",
     "StorageSettings",
+    "Unverified",
     "VersionSelection",
     "VirtualChunkContainer",
     "VirtualChunkSpec",
@@ -216,6 +219,7 @@ __all__ = [
     "set_logs_filter",
     "spec_version",
     "tigris_storage",
+    "unverified",
 ]
 
 initialize_logs()

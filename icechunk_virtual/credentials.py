@@ -29,6 +29,7 @@ from icechunk_virtual.containers.credentials import (
     S3StaticCredentials,
 )
 from icechunk_virtual.containers.http_credentials import HttpAuth, HttpBearerCredential, HttpCredentials
+from icechunk_virtual.containers.unverified import Unverified
 
 __all__ = [
     "AnyAzureCredential",
@@ -50,6 +51,7 @@ __all__ = [
     "HttpCredentials",
     "S3Credentials",
     "S3StaticCredentials",
+    "Unverified",
     "azure_anonymous_credentials",
     "azure_credentials",
     "azure_from_env_credentials",
@@ -67,6 +69,7 @@ __all__ = [
     "s3_from_env_credentials",
     "s3_refreshable_credentials",
     "s3_static_credentials",
+    "unverified",
 ]
 
 
@@ -431,8 +434,8 @@ def http_credentials(
 
 
 def containers_credentials(
-    m: Mapping[str, AnyS3Credential | AnyGcsCredential | AnyAzureCredential | HttpCredentials | None],
-) -> dict[str, AnyCredential | None]:
+    m: Mapping[str, AnyS3Credential | AnyGcsCredential | AnyAzureCredential | HttpCredentials | Unverified | None],
+) -> dict[str, AnyCredential | Unverified | None]:
     """What to give as ``authorize_virtual_chunk_access`` when a repository is opened.
 
     Parameters
@@ -446,7 +449,38 @@ def containers_credentials(
     ValueError
         Something else than credentials.
     """
-    return {prefix: None if credentials is None else _wrap(credentials) for prefix, credentials in m.items()}
+    return {prefix: _granted(credentials) for prefix, credentials in m.items()}
+
+
+def unverified(
+    credentials: AnyS3Credential
+    | AnyGcsCredential
+    | AnyAzureCredential
+    | HttpCredentials
+    | AnyCredential
+    | None = None,
+) -> Unverified:
+    """Grant a container, but do not compare the checksums of its virtual chunks.
+
+    An object that changed after it was referenced is then read all the same: if its chunks are elsewhere now, the
+    values are wrong, and nothing says so. For objects that were only touched or moved. The original library has
+    nothing like this.
+
+    Parameters
+    ----------
+    credentials
+        As `containers_credentials` takes them.
+
+    Examples
+    --------
+    >>> containers_credentials({"s3://bucket/archive/": unverified(s3_anonymous_credentials())})
+    {'s3://bucket/archive/': Unverified(credentials=Credentials.S3(_0=S3Credentials.Anonymous()))}
+    """
+    return Unverified(None if credentials is None else _wrap(credentials))
+
+
+def _granted(credentials: object) -> AnyCredential | Unverified | None:
+    return credentials if credentials is None or isinstance(credentials, Unverified) else _wrap(credentials)
 
 
 def _wrap(credentials: object) -> AnyCredential:

@@ -21,6 +21,7 @@ from icechunk_virtual.containers.addresses import Detour, detours, web_prefixes
 from icechunk_virtual.containers.container import VirtualChunkContainer
 from icechunk_virtual.containers.prefixes import match_prefixes
 from icechunk_virtual.containers.snippets import NEW_STORES, new_container_code, opening_code, with_config
+from icechunk_virtual.containers.unverified import verified_credentials
 from icechunk_virtual.containers.url import Location, check_location, check_prefix
 from icechunk_virtual.errors import InvalidLocation, NoContainer, NotAuthorized
 from icechunk_virtual.model.locations import Locations
@@ -43,6 +44,8 @@ class Grant:
     detours : tuple of Detour
         By what a stored container would have requests sent elsewhere, which the opener has not allowed: while there
         is any, nothing is read through it.
+    verified : bool
+        Whether checksums are compared.
     """
 
     prefix: Location
@@ -50,6 +53,7 @@ class Grant:
     authorized: bool
     credentials: Any = None
     detours: tuple[Detour, ...] = ()
+    verified: bool = True
 
     def __repr__(self) -> str:  # never shows credentials
         return f"Grant({self.prefix.text!r}, authorized={self.authorized})"
@@ -101,7 +105,8 @@ class Authorization:
             if prefix is not None:
                 canonical = prefix.canonical
                 elsewhere = tuple(d for d in detours(container) if not d.is_below(allowed)) if container.stored else ()
-                grants.append(Grant(prefix, container, canonical in by_meaning, by_meaning.get(canonical), elsewhere))
+                credentials, verified = verified_credentials(by_meaning.get(canonical))
+                grants.append(Grant(prefix, container, canonical in by_meaning, credentials, elsewhere, verified))
         grants.sort(key=lambda g: (-len(g.prefix.canonical), g.container.stored, g.prefix.text))
         self.grants = tuple(grants)
 

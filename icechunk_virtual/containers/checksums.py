@@ -60,8 +60,13 @@ class Condition:
 NONE = Condition()
 
 
-def condition(chunk: VirtualChunk) -> Condition:
-    """The condition for a chunk. The etag decides, if there is one; servers never match weak ones: we do."""
+def condition(chunk: VirtualChunk, grant: Grant | None = None) -> Condition:
+    """The condition for a chunk. The etag decides, if there is one; servers never match weak ones: we do.
+
+    Nothing is asked for where `grant` says that checksums do not count.
+    """
+    if grant is not None and not grant.verified:
+        return NONE
     if chunk.etag:
         weak = is_weak(chunk.etag) or chunk.etag == ANY
         return NONE if weak else Condition(if_match=f'"{bare_etag(chunk.etag)}"')
@@ -92,6 +97,8 @@ def check_unchanged(
     ------
     ObjectChanged
     """
+    if not grant.verified:
+        return
     silent_is_fine = asked and bool(condition(chunk))
     if chunk.etag:
         if chunk.etag == ANY or (state.etag is None and silent_is_fine):

@@ -6,6 +6,7 @@ Nothing of this is ever written to a repository.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeAlias, cast
@@ -13,9 +14,12 @@ from typing import Any, TypeAlias, cast
 from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChunkContainer
 from icechunk_virtual.containers.http_credentials import HttpCredentials
 from icechunk_virtual.containers.refreshable import PickledFunction
+from icechunk_virtual.containers.unverified import Unverified, verified_credentials
 from icechunk_virtual.containers.url import check_prefix
 from icechunk_virtual.errors import ContainerError, InvalidLocation
 from icechunk_virtual.model.checked import AwareDatetime, Checked, Union, Variant, member_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -371,7 +375,7 @@ _ACCEPTED: tuple[tuple[tuple[type[ObjectStoreConfig], ...], type[Credentials] | 
 
 def check_grants(
     containers: Mapping[str, VirtualChunkContainer], granted: Mapping[str, Any] | None
-) -> dict[str, AnyCredential | None]:
+) -> dict[str, AnyCredential | Unverified | None]:
     """What the opener of a repository grants, with a final ``/`` at every key.
 
     Parameters
@@ -390,15 +394,18 @@ def check_grants(
         Credentials of a kind that the container's store does not take.
     """
     by_meaning = {_meaning(prefix): container for prefix, container in containers.items()}
-    checked: dict[str, AnyCredential | None] = {}
-    for key, credentials in (granted or {}).items():
+    checked: dict[str, AnyCredential | Unverified | None] = {}
+    for key, value in (granted or {}).items():
+        credentials, verified = verified_credentials(value)
         if credentials is not None and not isinstance(credentials, AnyCredential):
             raise TypeError(
                 f"{type(credentials).__name__!r} object cannot be cast as 'Credentials': "
                 "wrap the mapping with containers_credentials()"
             )
         prefix = key if key.endswith("/") else key + "/"
-        checked[prefix] = credentials
+        checked[prefix] = value
+        if not verified:
+            logger.warning("checksums of virtual chunks below %s are not compared, as whoever opened it wants", prefix)
         container = by_meaning.get(_meaning(prefix))
         if container is not None:
             _check_kind(container, credentials)

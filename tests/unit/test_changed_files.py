@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,12 +58,15 @@ class Archive:
         self.server.etag, self.server.modified = '"new"', MODIFIED + 100
         self.upload()
 
-    def read(self, **how: Any) -> xr.Dataset:
-        prefix = {"file": self.folder.as_uri(), "s3": "s3://bucket/days", "http": f"{self.server.url}/days"}[
+    @property
+    def prefix(self) -> str:
+        return {"file": self.folder.as_uri(), "s3": "s3://bucket/days", "http": f"{self.server.url}/days"}[
             self.scheme
-        ]
-        granted = {prefix + "/": how.pop("granted", None), self.server.url + "/": None}
-        with xr.open_dataset(self.repo, engine="icechunk-virtual", authorize=granted, **how) as found:
+        ] + "/"
+
+    def read(self, granted: Any = None) -> xr.Dataset:
+        authorize = {self.server.url + "/": None, self.prefix: granted}
+        with xr.open_dataset(self.repo, engine="icechunk-virtual", authorize=authorize) as found:
             return found.load()
 
     def expected(self) -> xr.Dataset:
@@ -130,3 +134,40 @@ def test_commands(url: str, store: Any, credentials: Any, expected: str) -> None
     location = check_location(url)
     prefix = "file:///data/" if location.scheme == "file" else location.root
     assert rescan_command(grant(prefix, store, credentials), location) == "icechunk-virtual scan " + expected
+
+
+# -- reading all the same ------------------------------------------------------------------------------------------
+
+
+def test_checksums_can_be_left_out_of_account(archive: Archive, caplog: pytest.LogCaptureFixture) -> None:
+    before = archive.read()
+    if archive.scheme == "file":
+        archive.paths[1].touch()
+    archive.server.etag, archive.server.modified = '"new"', MODIFIED + 100
+    with archive.server.recording() as seen:
+        xr.testing.assert_equal(archive.read(granted=icv.unverified()), before)
+    assert all("If-Match" not in r.headers and "If-Unmodified-Since" not in r.headers for r in seen)
+    with pytest.raises(ObjectChanged):
+        archive.read()
+    said = [r for r in caplog.records if "checksums of virtual chunks below" in r.getMessage()]
+    assert [r.levelname for r in said] == ["WARNING"]
+    assert archive.prefix in said[0].getMessage()
+
+
+def test_what_is_granted_unverified(tmp_path: Path) -> None:
+    keys = icv.s3_static_credentials(access_key_id="HIDDEN", secret_access_key="HIDDEN")
+    granted = icv.containers_credentials({"s3://a/": icv.unverified(keys), "s3://b/": icv.unverified(), "s3://c/": keys})
+    assert "HIDDEN" not in repr(granted)
+    config = icv.RepositoryConfig()
+    for name in "abc":
+        config.set_virtual_chunk_container(icv.VirtualChunkContainer(f"s3://{name}/", icv.s3_store()))
+    repo = icv.Repository.create(icv.in_memory_storage(), config, granted)
+    assert repo.authorized_virtual_container_prefixes == {"s3://a/", "s3://b/", "s3://c/"}
+    copy = pickle.loads(pickle.dumps(repo.readonly_session("main")._workspace.authorization))
+    found = {grant.prefix.text: (grant.verified, grant.credentials is None) for grant in copy.grants}
+    assert found == {"s3://a/": (False, False), "s3://b/": (False, True), "s3://c/": (True, False)}
+    with pytest.raises(ValueError, match="Unknown credential type"):
+        icv.unverified("key")  # type: ignore[arg-type]
+    wrong = {"s3://a/": icv.unverified(icv.gcs_credentials(bearer_token="t"))}
+    with pytest.raises(icv.IcechunkError, match="S3 containers do not accept"):
+        repo.reopen(authorize_virtual_chunk_access=icv.containers_credentials(wrong))
