@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -84,19 +85,29 @@ class Proxy:
         Address to listen at, of this machine: 127.0.0.2 and so on are other hosts than 127.0.0.1.
     latency
         Seconds before every answer.
+    tls
+        Speak https with this certificate.
     """
 
-    def __init__(self, upstream: str | None = None, *, host: str = "127.0.0.1", latency: float = 0.0) -> None:
+    def __init__(
+        self,
+        upstream: str | None = None,
+        *,
+        host: str = "127.0.0.1",
+        latency: float = 0.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.upstream = upstream
         self.host = host
         self.latency = latency
+        self.tls = tls
         self.port = 0
         self.url = ""
         self.reset()
 
     def url_at(self, host: str) -> str:
         """As `url`, but under another name or address of the same host."""
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     def reset(self) -> None:
         """Forget the log and stop interfering."""
@@ -132,7 +143,7 @@ class Proxy:
         server = web.Server(self._answer)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, self.host, 0)
+        site = web.TCPSite(runner, self.host, 0, ssl_context=self.tls)
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
         self.url = self.url_at(self.host)
