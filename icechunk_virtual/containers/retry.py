@@ -60,7 +60,7 @@ class TryFailed(Exception):
 
 def may_pass(status: int) -> bool:
     """Whether an answer of this status may be another one in a moment."""
-    return status in {408, 425, 429} or (500 <= status <= 599 and status not in {501, 505})
+    return status in {408, 425, 429, 499} or (500 <= status <= 599 and status not in {501, 505})
 
 
 @dataclass(frozen=True, slots=True)

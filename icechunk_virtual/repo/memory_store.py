@@ -79,8 +79,8 @@ class MemoryStore(ObstoreStore):
     async def _meta(self, spelt: str) -> ObjectMeta:
         return obstore.head(self._memory, spelt)
 
-    async def _pages(self, spelt: str, page_size: int) -> AsyncIterator[Sequence[ObjectMeta]]:
-        for page in obstore.list(self._memory, prefix=spelt or None, chunk_size=page_size):
+    async def _pages(self, spelt: str, page_size: int, after: str | None) -> AsyncIterator[Sequence[ObjectMeta]]:
+        for page in obstore.list(self._memory, prefix=spelt or None, chunk_size=page_size, offset=after):
             yield page
 
     async def _write(self, spelt: str, data: bytes | memoryview, mode: PutMode, attributes: Attributes) -> PutResult:

@@ -10,22 +10,28 @@ import enum
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 
+from icechunk_virtual.containers.retry import Retries
 from icechunk_virtual.errors import ObjectNotFound, PreconditionFailed, StorageError, TransientStorageError
 from icechunk_virtual.repo.body import body_of
-from icechunk_virtual.repo.foreign_errors import too_short, translating, unknown_outcome
+from icechunk_virtual.repo.foreign_errors import cut_off, too_short, translating, unknown_outcome
 from icechunk_virtual.repo.format.envelope import SPEC_VERSION, FileType, client_name
 from icechunk_virtual.repo.object_store import PAGE_SIZE, ObjectInfo, PartPolicy, Version, escape_key, unescape_key
+from icechunk_virtual.repo.patience import ONE_TRY, Patience
 
 if TYPE_CHECKING:
     from obstore import Attributes, ObjectMeta, PutMode, PutResult, UpdateVersion
     from obstore.store import ObjectStore as ForeignStore
 
 
+T = TypeVar("T")
+
+SMALL_UPLOAD = 2**20
+"""Bytes; a larger body may take its time."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -34,6 +40,7 @@ class Role(enum.Enum):
 
     READ = enum.auto()
     WRITE = enum.auto()  # requests that may be repeated: the second landing changes nothing
+    UPLOAD = enum.auto()  # likewise, with much to send
     ONCE = enum.auto()  # conditional writes: a repetition would fail its own condition
 
 
@@ -50,13 +57,22 @@ class ObstoreStore(ABC):
         Whether metadata is attached to files (format version 1, section 3.1).
     writable
         Whether the storage may be written to.
+    retries
+        How often a request whose answer broke off is made again. What fails in other ways the clients repeat.
     """
 
     def __init__(
-        self, *, parts: PartPolicy, escaped: bool = True, metadata: bool = True, writable: bool = True
+        self,
+        *,
+        parts: PartPolicy,
+        escaped: bool = True,
+        metadata: bool = True,
+        writable: bool = True,
+        retries: Retries = ONE_TRY,
     ) -> None:
         self._escaped = escaped
         self._metadata = metadata
+        self._retries = retries
         self.parts = parts
         self.writable = writable
 
@@ -87,16 +103,21 @@ class ObstoreStore(ABC):
                 raise too_short(key, size, start, stop)
             if start == stop:
                 return b""
+        spelt = self._spell(key)
         try:
-            with translating(key):
-                data = await self._read_range(self._spell(key), start, stop)
-        except ObjectNotFound:
+            return await self._asked(key, lambda: self._read_exactly(key, spelt, start, stop))
+        except (ObjectNotFound, TransientStorageError):
             raise
-        except StorageError:
-            await self._check_range(key, start, stop)
+        except StorageError as error:
+            if not hasattr(error, "size"):  # its size may be what is wrong
+                await self._check_range(key, start, stop)
             raise
+
+    async def _read_exactly(self, key: str, spelt: str, start: int, stop: int) -> bytes | memoryview:
+        data = await self._read_range(spelt, start, stop)
         if len(data) != stop - start:
-            raise too_short(key, start + len(data), start, stop)
+            await self._check_range(key, start, stop)
+            raise ConnectionError(f"the answer has {len(data)} bytes instead of {stop - start}")
         return data
 
     async def _check_range(self, key: str, start: int, stop: int) -> None:
@@ -105,17 +126,38 @@ class ObstoreStore(ABC):
             raise too_short(key, size, start, stop)
 
     async def get_versioned(self, key: str) -> tuple[bytes, Version]:  # noqa: D102  # Protocol
-        with translating(key):
-            return await self._read(self._spell(key))
+        spelt = self._spell(key)
+        return await self._asked(key, lambda: self._read(spelt))
 
     async def head(self, key: str) -> ObjectInfo:  # noqa: D102  # Protocol
-        with translating(key):
-            return info_of(key, await self._meta(self._spell(key)))
+        spelt = self._spell(key)
+        return info_of(key, await self._asked(key, lambda: self._meta(spelt)))
 
     async def list(self, prefix: str) -> AsyncIterator[list[ObjectInfo]]:  # noqa: D102  # Protocol
-        with translating(prefix):
-            async for page in self._pages(self._spell(prefix), PAGE_SIZE):
-                yield [info_of(unescape_key(m["path"]) if self._escaped else m["path"], m) for m in page]
+        spelt, last, patience = self._spell(prefix), None, Patience(self._retries)
+        while True:
+            try:
+                with translating(prefix):
+                    async for page in self._pages(spelt, PAGE_SIZE, last):
+                        last = page[-1]["path"]
+                        yield [info_of(unescape_key(m["path"]) if self._escaped else m["path"], m) for m in page]
+            except TransientStorageError as error:
+                if not cut_off(error) or not await patience.again():
+                    raise
+            else:
+                return
+
+    async def _asked(self, key: str, request: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a request that changes nothing when it is made twice."""
+        patience: Patience | None = None
+        while True:
+            try:
+                with translating(key):
+                    return await request()
+            except TransientStorageError as error:
+                patience = patience or Patience(self._retries)
+                if not cut_off(error) or not await patience.again():
+                    raise
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -127,8 +169,7 @@ class ObstoreStore(ABC):
         file_type: FileType | None = None,
         durable: bool = True,  # noqa: ARG002  # object stores always are
     ) -> None:
-        with translating(key):
-            await self._put(key, data, "overwrite", file_type)
+        await self._asked(key, lambda: self._put(key, data, "overwrite", file_type))
 
     async def _put(
         self, key: str, data: bytes | memoryview, mode: PutMode, file_type: FileType | None = None
@@ -186,8 +227,8 @@ class ObstoreStore(ABC):
 
     async def _delete(self, keys: Sequence[str]) -> None:
         try:
-            with translating(keys[0]):
-                await self._remove([self._spell(key) for key in keys])
+            spelt = [self._spell(key) for key in keys]
+            await self._asked(keys[0], lambda: self._remove(spelt))
         except ObjectNotFound:
             if len(keys) > 1:  # some providers stop at the first that is missing
                 for key in keys:
@@ -213,12 +254,15 @@ class ObstoreStore(ABC):
     async def _meta(self, spelt: str) -> ObjectMeta:
         return await obstore.head_async(self._foreign(Role.READ), spelt)
 
-    async def _pages(self, spelt: str, page_size: int) -> AsyncIterator[Sequence[ObjectMeta]]:
-        async for page in obstore.list(self._foreign(Role.READ), prefix=spelt or None, chunk_size=page_size):
+    async def _pages(self, spelt: str, page_size: int, after: str | None) -> AsyncIterator[Sequence[ObjectMeta]]:
+        async for page in obstore.list(
+            self._foreign(Role.READ), prefix=spelt or None, chunk_size=page_size, offset=after
+        ):
             yield page
 
     async def _write(self, spelt: str, data: bytes | memoryview, mode: PutMode, attributes: Attributes) -> PutResult:
-        client = self._foreign(Role.WRITE if mode == "overwrite" else Role.ONCE)
+        role = Role.UPLOAD if len(data) > SMALL_UPLOAD else Role.WRITE
+        client = self._foreign(role if mode == "overwrite" else Role.ONCE)
         return await obstore.put_async(client, spelt, data, mode=mode, attributes=attributes, use_multipart=False)
 
     async def _remove(self, spelt: Sequence[str]) -> None:

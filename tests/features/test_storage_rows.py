@@ -184,8 +184,9 @@ def prototype() -> Any:
 
 def test_F068_uploads_have_the_time_that_they_need() -> None:
     settings = EffectiveStorage(minimum_size_for_multipart_upload=10_000_000)
-    assert client_options(Role.READ, Manner(stall_seconds=60), settings)["read_timeout"] == timedelta(seconds=60)
-    assert client_options(Role.WRITE, Manner(stall_seconds=60), settings)["read_timeout"] == timedelta(seconds=160)
+    for role, seconds in ((Role.READ, 60), (Role.ONCE, 60), (Role.WRITE, 70), (Role.UPLOAD, 160)):
+        options = client_options(role, Manner(stall_seconds=60), settings)
+        assert options["read_timeout"] == timedelta(seconds=seconds)
     assert ours.s3_store()._0.network_stream_timeout_seconds == 60
 
 

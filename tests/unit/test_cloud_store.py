@@ -379,18 +379,47 @@ def test_pages_of_a_listing(bucket: Bucket) -> None:
     assert len(bucket.proxy.log("GET", "list-type=2")) == 3
 
 
-@pytest.mark.parametrize("status", [500, 409])
-def test_a_refused_conditional_write(bucket: Bucket, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "tries", "outcome"),
+    [
+        (500, "InternalError", 3, OutcomeUnknown),
+        (
+            409,
+            "ConditionalRequestConflict",
+            3,
+            PreconditionFailed,
+        ),  # another write was under way; this one has not landed
+        (409, "Other", 1, PreconditionFailed),
+        (412, "PreconditionFailed", 1, PreconditionFailed),
+    ],
+)
+def test_a_refused_conditional_write(
+    bucket: Bucket, status: int, code: str, tries: int, outcome: type[StorageError]
+) -> None:
     async def refuse(request: Request, forward: Forward) -> Answer:
-        return Answer(status, body=b"<Error><Code>ConditionalRequestConflict</Code></Error>")
+        return Answer(status, body=f"<Error><Code>{code}</Code></Error>".encode())
 
     store = store_of(bucket, **quick(3))
     bucket.proxy.handle = refuse
-    for write in (store.put_new("k", b"1"), store.put_if_match("k", b"1", Version('"x"'))):
+    for write in (lambda: store.put_new("k", b"1"), lambda: store.put_if_match("k", b"1", Version('"x"'))):
         bucket.proxy.requests.clear()
-        with pytest.raises(OutcomeUnknown if status == 500 else PreconditionFailed):
-            run(write)
-        assert len(bucket.proxy.log("PUT")) == (3 if status == 500 else 1)
+        with pytest.raises(outcome) as caught:
+            run(write())
+        assert type(caught.value) is outcome
+        assert len(bucket.proxy.log("PUT")) == tries
+
+
+def test_a_write_that_meets_another_one_is_made_again(bucket: Bucket) -> None:
+    store = store_of(bucket, **quick(3))
+
+    async def busy(request: Request, forward: Forward) -> Answer:
+        if len(bucket.proxy.log("PUT")) == 1:
+            return Answer(409, body=b"<Error><Code>ConditionalRequestConflict</Code></Error>")
+        return await forward()
+
+    bucket.proxy.handle = busy
+    version = run(store.put_new("k", b"1"))
+    assert run(store.get_versioned("k")) == (b"1", version)
 
 
 def test_somebody_else_s_write_during_a_repetition(bucket: Bucket) -> None:

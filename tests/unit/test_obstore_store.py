@@ -79,12 +79,17 @@ def test_a_lost_answer(monkeypatch: pytest.MonkeyPatch, conditional: bool) -> No
 
 
 def test_a_body_that_is_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def get_range_async(*args: object, **kwargs: object) -> bytes:
+    async def body_of(_found: object) -> bytes:
         return b"12"
 
-    monkeypatch.setattr(obstore, "get_range_async", get_range_async)
+    monkeypatch.setattr("icechunk_virtual.repo.obstore_store.body_of", body_of)
+    store = OneClient()
+    run(store.put("k", b"x" * 12))
     with pytest.raises(StorageError, match="k has 12 bytes"):
-        run(OneClient().get("k", start=10, stop=15))
+        run(store.get("k", start=10, stop=15))
+    run(store.put("k", b"x" * 15))
+    with pytest.raises(TransientStorageError, match="the answer has 2 bytes instead of 5"):
+        run(store.get("k", start=10, stop=15))
 
 
 @pytest.mark.parametrize(

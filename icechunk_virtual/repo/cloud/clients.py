@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from icechunk_virtual.repo.obstore_store import Role
+from icechunk_virtual.repo.obstore_store import SMALL_UPLOAD, Role
 from icechunk_virtual.repo.settings import EffectiveStorage
 
 if TYPE_CHECKING:
@@ -77,9 +77,16 @@ def client_options(role: Role, manner: Manner, settings: EffectiveStorage) -> Cl
     }
     if manner.stall_seconds:
         # While the client sends a body it hears nothing, so uploads get the time that they may need.
-        largest = settings.minimum_size_for_multipart_upload if role is Role.WRITE else 0
-        options["read_timeout"] = timedelta(seconds=manner.stall_seconds + largest // UPLOAD_SPEED)
+        options["read_timeout"] = timedelta(
+            seconds=manner.stall_seconds + _largest_body(role, settings) // UPLOAD_SPEED
+        )
     return options
+
+
+def _largest_body(role: Role, settings: EffectiveStorage) -> int:
+    if role is Role.UPLOAD:
+        return max(settings.minimum_size_for_multipart_upload, SMALL_UPLOAD)
+    return SMALL_UPLOAD if role is Role.WRITE else 0
 
 
 def retry_config(role: Role, settings: EffectiveStorage) -> RetryConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore import exceptions as foreign
 
+from icechunk_virtual.containers.retry import Retries
 from icechunk_virtual.errors import (
     ObjectNotFound,
     OutcomeUnknown,
@@ -23,6 +23,7 @@ from icechunk_virtual.errors import (
 from icechunk_virtual.repo.foreign_errors import unknown_outcome, without_debug_text
 from icechunk_virtual.repo.object_store import PartPolicy, Version, part_ranges
 from icechunk_virtual.repo.obstore_store import ObstoreStore, Role
+from icechunk_virtual.repo.patience import Patience
 from icechunk_virtual.repo.settings import EffectiveStorage, StorageSettings
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _CHUNKS = "chunks/"
 _CONFIG = "config.yaml"
+_NO_UPLOAD = "<Code>NoSuchUpload</Code>"
+_BUSY = "ConditionalRequestConflict"  # S3's word for a write that met another one, and has not landed
 _SMALLEST_PART = 5 * 2**20  # of an upload in parts; only the last may be smaller
 
 
@@ -119,6 +122,7 @@ class CloudStore(ObstoreStore):
             escaped=traits.escaped,
             metadata=settings.unsafe_use_metadata,
             writable=traits.writable,
+            retries=Retries(settings.max_tries, settings.initial_backoff_ms, settings.max_backoff_ms),
         )
         self._place, self._settings, self._traits = place, settings, traits
         self._make: MakeClient | None = None
@@ -179,15 +183,21 @@ class CloudStore(ObstoreStore):
         size = len(data)
         if not self._traits.in_parts or mode != "overwrite" or size < self._settings.minimum_size_for_multipart_upload:
             return await super()._write(spelt, data, mode, attributes)
-        return await obstore.put_async(
-            self._foreign(Role.WRITE),
-            spelt,
-            data,
-            attributes=attributes,
-            use_multipart=True,
-            chunk_size=max(-(-size // len(part_ranges(0, size, self.parts))), _SMALLEST_PART),
-            max_concurrency=self.parts.max_parts,
-        )
+        try:
+            return await obstore.put_async(
+                self._foreign(Role.UPLOAD),
+                spelt,
+                data,
+                attributes=attributes,
+                use_multipart=True,
+                chunk_size=max(-(-size // len(part_ranges(0, size, self.parts))), _SMALLEST_PART),
+                max_concurrency=self.parts.max_parts,
+            )
+        except FileNotFoundError as error:
+            if _NO_UPLOAD not in str(error):
+                raise
+            # The answer to the last request was lost, so the library took back what had landed.
+            raise ConnectionError("the answer to the end of the upload was lost") from without_debug_text(error)
 
     # -- conditional writes ------------------------------------------------------------------------------------
 
@@ -223,21 +233,20 @@ class CloudStore(ObstoreStore):
 
     async def _put_conditionally(self, key: str, data: bytes, mode: PutMode) -> Version:
         """Repeat a write whose answer was lost, and tell its own first landing from somebody else's."""
-        attempt = 0
+        patience, lost = Patience(self._retries), False
         while True:
             try:
                 return await super()._put_conditionally(key, data, mode)
-            except PreconditionFailed:
-                landed = await self._landed(key, data) if attempt else None
-                if landed is None:
+            except PreconditionFailed as error:
+                landed = await self._landed(key, data) if lost else None
+                if landed is not None:
+                    return landed
+                if _BUSY not in error.message or not await patience.again():
                     raise
-                return landed
             except OutcomeUnknown:
-                if attempt + 1 >= self._settings.max_tries:
+                lost = True
+                if not await patience.again():
                     raise
-            pause = self._settings.initial_backoff_ms * 2**attempt
-            await asyncio.sleep(min(pause, self._settings.max_backoff_ms) / 1000)
-            attempt += 1
 
     async def _landed(self, key: str, data: bytes) -> Version | None:
         """State of an object if it holds these bytes."""
