@@ -27,6 +27,7 @@ BEFORE: dict[str, list[tuple[str, ...]]] = {
     "docs/how-to/append.md": [],
     "docs/how-to/authorise.md": [SCAN],
     "docs/how-to/read-versions.md": [SCAN],
+    "docs/how-to/changed-files.md": [SCAN],
     "docs/how-to/clean-up.md": [SCAN],
     "docs/how-to/cloud-storage.md": [],
     "docs/how-to/large-arrays.md": [],
