@@ -21,6 +21,7 @@ from icechunk_virtual.model.nodes import ArrayNode
 from icechunk_virtual.references import ReferenceCalls
 from icechunk_virtual.repo import chunks, chunks_now, listing, tree
 from icechunk_virtual.repo.keys import ChunkKey, DocumentKey, V2Key, parse_key
+from icechunk_virtual.repo.neighbours import Place
 from icechunk_virtual.repo.virtual_refs import VirtualChunkSpec
 
 if TYPE_CHECKING:
@@ -134,10 +135,12 @@ class IcechunkStore(ReferenceCalls, Store):
         parsed = parse_key(key)
         if not isinstance(parsed, ChunkKey):
             return _buffer(self._document_part(parsed, byte_range), prototype)
-        chunk = await chunks.find_chunk(self._ws, tree.get_array(self._ws, parsed.path), parsed.coords)
+        node = tree.get_array(self._ws, parsed.path)
+        chunk = await chunks.find_chunk(self._ws, node, parsed.coords)
         if chunk is None:
             return None
-        return _buffer(await chunks.read_chunk(self._ws, chunk, *_clip(byte_range, chunk.length)), prototype)
+        near = Place(self._ws, node, parsed.coords)
+        return _buffer(await chunks.read_chunk(self._ws, chunk, *_clip(byte_range, chunk.length), near), prototype)
 
     def get_sync(
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None

@@ -6,14 +6,17 @@ repositories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from icechunk_virtual.containers.authorize import Authorization, Grant
 from icechunk_virtual.containers.checksums import ObjectState
 from icechunk_virtual.containers.local_files import LocalFiles
 from icechunk_virtual.containers.url import Location
-from icechunk_virtual.model.chunk_refs import VirtualChunk
+from icechunk_virtual.model.chunk_refs import ChunkRefs, VirtualChunk
 
 
 class Client(Protocol):
@@ -52,6 +55,35 @@ class StatefulClient(Protocol):
 
         Without a checksum in `chunk` the object may be in any state. Where it ends there are fewer bytes.
         """
+
+
+class Neighbours(Protocol):
+    """Where a chunk stands in its array, as told by whoever has the references."""
+
+    @property
+    def array(self) -> Hashable:
+        """Identity of the array."""
+        ...
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Chunks along each axis."""
+        ...
+
+    @property
+    def coord(self) -> tuple[int, ...]:
+        """Of the chunk."""
+        ...
+
+    def references(self, coords: NDArray[np.int64]) -> tuple[ChunkRefs, int]:
+        """References of other chunks as far as they are in memory, and how many of the coordinates that covers.
+
+        Parameters
+        ----------
+        coords
+            int64 (n, ndim), in C order.
+        """
+        ...
 
 
 Clients = Mapping[str, Callable[[Authorization], Client]]

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from icechunk_virtual.containers.authorize import Authorization
-from icechunk_virtual.containers.clients import LOCAL_CLIENTS, BlockingClient, Client, Clients
+from icechunk_virtual.containers.clients import LOCAL_CLIENTS, BlockingClient, Client, Clients, Neighbours
+from icechunk_virtual.containers.coalesce import Merging
 from icechunk_virtual.containers.failures import failed, too_short
+from icechunk_virtual.containers.merged import MergingReader, Shared
 from icechunk_virtual.containers.url import Location, check_location
 from icechunk_virtual.errors import ContainerError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
@@ -26,18 +28,26 @@ class Fetcher:
         Who may read what.
     clients
         Who reads it, by URL scheme.
+    merging
+        How what comes over a network is merged; ``None``: not at all.
     """
 
-    def __init__(self, authorization: Authorization, clients: Clients = LOCAL_CLIENTS) -> None:
+    def __init__(
+        self, authorization: Authorization, clients: Clients = LOCAL_CLIENTS, merging: Merging | None = None
+    ) -> None:
         self.authorization = authorization
         self._kinds = clients
+        self._merging = merging
+        self._shared = None if merging is None else Shared(merging)
         self._clients: dict[str, Client] = {}
         self._blocking: dict[str, BlockingClient] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Fetcher, (self.authorization, self._kinds)
+        return Fetcher, (self.authorization, self._kinds, self._merging)
 
-    async def fetch(self, chunk: VirtualChunk, start: int = 0, stop: int | None = None) -> bytes | memoryview:
+    async def fetch(
+        self, chunk: VirtualChunk, start: int = 0, stop: int | None = None, near: Neighbours | None = None
+    ) -> bytes | memoryview:
         """The bytes ``[start, stop)`` of the chunk.
 
         Parameters
@@ -45,6 +55,8 @@ class Fetcher:
         chunk
         start, stop
             Within the chunk: ``0 <= start <= stop <= chunk.length``; `stop` None is its end.
+        near
+            The chunk's place in its array, where that is known: what is asked for next is fetched ahead.
 
         Raises
         ------
@@ -62,7 +74,12 @@ class Fetcher:
         if start == stop:
             return b""
         location = check_location(chunk.url)
-        data = await self._client(location).read(grant, location, chunk, chunk.offset + start, stop - start)
+        reader = self._client(location)
+        if isinstance(reader, MergingReader):
+            whole = near if stop - start == chunk.length else None
+            data = await reader.read(grant, location, chunk, chunk.offset + start, stop - start, whole)
+        else:
+            data = await reader.read(grant, location, chunk, chunk.offset + start, stop - start)
         if len(data) != stop - start:
             raise failed(grant, location, chunk, too_short(stop - start, len(data)))
         return data
@@ -87,7 +104,10 @@ class Fetcher:
         if client is None:
             if location.scheme not in self._kinds:
                 raise _unknown_scheme(location, self._kinds)
-            client = self._clients.setdefault(location.scheme, self._kinds[location.scheme](self.authorization))
+            client = self._kinds[location.scheme](self.authorization)
+            if self._shared is not None and not isinstance(client, BlockingClient):
+                client = MergingReader(client, self.authorization, self._shared)
+            client = self._clients.setdefault(location.scheme, client)
         return client
 
 

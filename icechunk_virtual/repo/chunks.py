@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from icechunk_virtual.containers.clients import Neighbours
 from icechunk_virtual.errors import InvalidChunkIndex
 from icechunk_virtual.model.chunk_refs import (
     Chunk,
@@ -103,15 +104,20 @@ async def fetch_manifest(ws: Workspace, ref: ManifestRef) -> Manifest:
     return manifest
 
 
-async def read_chunk(ws: Workspace, chunk: Chunk, start: int, stop: int) -> bytes | memoryview:
-    """Bytes ``[start, stop)`` of a chunk, wherever they are; ``0 <= start <= stop <= chunk.length``."""
+async def read_chunk(
+    ws: Workspace, chunk: Chunk, start: int, stop: int, near: Neighbours | None = None
+) -> bytes | memoryview:
+    """Bytes ``[start, stop)`` of a chunk, wherever they are; ``0 <= start <= stop <= chunk.length``.
+
+    With `near`, the chunk's place in its array, virtual chunks that are likely to be next are fetched ahead.
+    """
     match chunk:
         case InlineChunk(data):
             return data if stop - start == len(data) else data[start:stop]
         case NativeChunk(id, offset):
             return b"" if start == stop else await ws.assets.fetch_chunk(id, offset + start, offset + stop)
         case VirtualChunk():
-            return await ws.fetcher.fetch(chunk, start, stop)
+            return await ws.fetcher.fetch(chunk, start, stop, near)
 
 
 async def write_chunk(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
+from icechunk_virtual.containers.coalesce import Merging
 from icechunk_virtual.containers.container import VirtualChunkContainer, check_container
 from icechunk_virtual.model.checked import U16, U32, Checked, IntRange
 from icechunk_virtual.repo.conditions import (
@@ -267,6 +268,11 @@ class RepositoryConfig(Checked):
     def effective_max_concurrent_requests(self) -> int:
         """Requests under way at a time, at least 1."""
         return max(1, 256 if self.max_concurrent_requests is None else self.max_concurrent_requests)
+
+    @property
+    def effective_merging(self) -> Merging | None:
+        """How reads of virtual chunks are merged, ``None``: not at all."""
+        return Merging()
 
     @property
     def effective_compression_level(self) -> int:
