@@ -84,7 +84,9 @@ class FieldType:
             return None
         if self.convert is None:
             if not isinstance(value, self.type):
-                raise TypeError(f"argument '{name}': {type(value).__name__!r} object is not {self.type.__name__!r}")
+                kinds = self.type if isinstance(self.type, tuple) else (self.type,)
+                wanted = " or ".join(kind.__name__ for kind in kinds)
+                raise TypeError(f"argument '{name}': {type(value).__name__!r} object is not {wanted!r}")
             return value
         try:
             return self.convert(value)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from obstore import exceptions as foreign
 
+from icechunk_virtual.containers.hush import hushed
 from icechunk_virtual.containers.retry import may_pass
 from icechunk_virtual.containers.troubles import Diagnosis, Trouble, region_of_answer, trouble_of_answer
 from icechunk_virtual.errors import (
@@ -166,7 +167,7 @@ def translating(key: str) -> Iterator[None]:
 
 
 def _plain_text(error: Exception) -> str:
-    return str(error).partition("\n\nDebug source")[0]
+    return hushed(str(error).partition("\n\nDebug source")[0])
 
 
 def without_debug_text(error: Exception) -> Exception:

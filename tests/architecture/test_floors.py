@@ -78,6 +78,7 @@ PURE = (
     "containers.authorize",
     "containers.coalesce",
     "containers.container",
+    "containers.hush",
     "containers.url",
     "repo.change_set",
     "repo.conditions",
