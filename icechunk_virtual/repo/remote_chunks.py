@@ -226,7 +226,7 @@ class _Part:
 
     async def _answer(self, tries: int) -> GetResult:
         """The head of an answer about the right state of the object."""
-        wanted = condition(self.chunk)
+        wanted = condition(self.chunk, self.grant)
         try:
             found = await self._get((self.start, self.stop), _options_of(wanted))
         except obstore.exceptions.PreconditionError as error:  # it does not say what is there instead
