@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from icechunk_virtual.containers.checksums import ObjectState
 from icechunk_virtual.containers.failures import too_short
 from icechunk_virtual.containers.retry import TryFailed, may_pass
+from icechunk_virtual.containers.troubles import Trouble
 
 MOST_SKIPPED = 16 * 2**20
 """Bytes in front of the wanted ones that are read and thrown away at most, if a server ignores ranges."""
@@ -33,6 +34,14 @@ _USE_ANOTHER = (
     "Copy the file to a server or an object store that serves byte ranges and relocate the references, or ask whoever "
     "runs the server for byte ranges."
 )
+
+
+class Troubled(TryFailed):
+    """There is no answer, for a reason that somebody can repair."""
+
+    def __init__(self, trouble: Trouble, reason: str, *, again: bool = False) -> None:
+        super().__init__(f"{trouble.value}: {reason}", again=again)
+        self.trouble = trouble
 
 
 class PageForPeople(TryFailed):

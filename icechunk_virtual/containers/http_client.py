@@ -20,12 +20,13 @@ from icechunk_virtual.containers.authorize import Authorization, Grant
 from icechunk_virtual.containers.checksums import NONE, Condition, ObjectState, check_unchanged, condition
 from icechunk_virtual.containers.failures import cannot_be_opened
 from icechunk_virtual.containers.http_addresses import SpecialAddress, origin_of, sent_url
-from icechunk_virtual.containers.http_answers import Body, PageForPeople, Wanted, judge
+from icechunk_virtual.containers.http_answers import Body, PageForPeople, Troubled, Wanted, judge
 from icechunk_virtual.containers.http_auth import NOBODY, Identity
 from icechunk_virtual.containers.http_credentials import HttpBearerCredential, HttpCredentials
 from icechunk_virtual.containers.http_exchange import Answer, Exchange
 from icechunk_virtual.containers.http_options import parse_options
-from icechunk_virtual.containers.http_remedies import INSTALL, of_another_host, of_refusal
+from icechunk_virtual.containers.http_remedies import of_refusal, of_special_address
+from icechunk_virtual.containers.remedies import ContainerSubject, remedy
 from icechunk_virtual.containers.retry import Retries, TryFailed, repeated
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.model.chunk_refs import VirtualChunk
@@ -33,6 +34,7 @@ from icechunk_virtual.model.chunk_refs import VirtualChunk
 logger = logging.getLogger(__name__)
 
 _SESSION = "icechunk_virtual.containers.http_session"
+_INSTALL = 'pip install "icechunk-virtual[http]"'
 _REFUSED = frozenset({401, 403})
 _FIRST = Wanted(0, 1, exact=False)
 
@@ -161,8 +163,7 @@ def _session_class(grant: Grant, location: Location) -> Any:
     except ModuleNotFoundError as error:
         if error.name != "aiohttp":
             raise
-        reason = f"web servers are read with aiohttp, which is not installed; {INSTALL}"
-        raise cannot_be_opened(grant, location, reason) from None
+        raise cannot_be_opened(grant, location, f"aiohttp is not installed. Install it:\n    {_INSTALL}") from None
 
 
 def _given(grant: Grant) -> Any:
@@ -193,7 +194,11 @@ class _Part:
             try:
                 return await self._once(tries)
             except SpecialAddress as error:
-                raise TryFailed(str(error), remedy=of_another_host(self.site.grant.prefix, error.host)) from None
+                what_to_do = of_special_address(self.site.grant, self.site.credentials, error.host)
+                raise TryFailed(str(error), remedy=what_to_do) from None
+            except Troubled as failure:
+                failure.remedy = remedy(failure.trouble, ContainerSubject(self.site.grant))
+                raise
 
     async def _renew(self) -> bool:
         return self.site.identity.renew(self._token)
@@ -238,7 +243,7 @@ class _Part:
                 failure.reason += f", after a redirect to {asked}"
                 failure.stale = False
             if answer.status in _REFUSED or isinstance(failure, PageForPeople):
-                failure.remedy = of_refusal(self.site.grant.prefix, self.site.credentials, home, asked)
+                failure.remedy = of_refusal(self.site.grant, self.site.credentials, home, asked)
             raise
 
 

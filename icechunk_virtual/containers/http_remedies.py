@@ -1,69 +1,64 @@
-"""What to do when a web server wants to know who is asking: the lines that repair it.
+"""What to do when a web server wants to know who is asking, or sends us where we do not go: the lines that repair it.
 
-Pure texts. What a repository says is foreign: prefixes are quoted as literals.
+Pure texts, beside those of `remedies`, which are for every store.
 """
 
 from __future__ import annotations
 
 import json
 
+from icechunk_virtual.containers.authorize import Grant
 from icechunk_virtual.containers.http_addresses import Origin
 from icechunk_virtual.containers.http_credentials import HttpAuth, HttpCredentials
-from icechunk_virtual.containers.url import Location
+from icechunk_virtual.containers.remedies import ContainerSubject
 
-INSTALL = 'pip install "icechunk-virtual[http]"'
-
-
-def code_with_credentials(prefix: Location, arguments: str) -> str:
-    """The call that opens a repository and grants a container to web credentials made of those arguments."""
-    grants = f"{{{json.dumps(prefix.text)}: icechunk_virtual.http_credentials({arguments})}}"
-    return (
-        "    icechunk_virtual.Repository.open(storage, authorize_virtual_chunk_access="
-        f"icechunk_virtual.containers_credentials({grants}))"
-    )
+_KINDS = {
+    HttpAuth.Bearer: 'bearer_token="TOKEN"',
+    HttpAuth.Basic: 'username="NAME", password="PASSWORD"',
+    type(None): 'headers={"NAME": "VALUE"}',
+}
 
 
-def of_refusal(prefix: Location, credentials: HttpCredentials, home: Origin, asked: Origin) -> str:
+def of_refusal(grant: Grant, credentials: HttpCredentials, home: Origin, asked: Origin) -> str:
     """What to do after a 401 or 403, or a page to log in.
 
     Parameters
     ----------
-    prefix
-        Of the container.
-    credentials
-        That were granted.
+    grant, credentials
+        The container, and what was granted to it.
     home, asked
         Origins of the container, and of the server that refused.
     """
+    from_file = _code(grant, "netrc=True")
     if credentials.auth is None and not credentials.headers:
         return (
-            "If you may read there, say who you are when you open the repository:\n"
-            f"{code_with_credentials(prefix, 'netrc=True')}\n"
-            "which takes name and password from ~/.netrc; or with bearer_token=..., or username=..., password=...."
+            f"If you may read there, say who you are, for instance by name and password in ~/.netrc:\n{from_file}\n"
+            "or by bearer_token=..., or username=... and password=...."
         )
     if isinstance(credentials.auth, HttpAuth.Netrc):
         return (
-            f"It goes by the line `machine {asked.host} login NAME password SECRET` in ~/.netrc: add or correct it. If "
-            "it is right, look whether your account may read there: some data centres want their application to be "
-            "approved, or a licence to be accepted, on their website."
+            f"Name and password come from the line `machine {asked.host} login NAME password PASSWORD` in ~/.netrc: "
+            "add or correct it. If it is right, see on the website of the data whether your account may read there: some "
+            "have to approve an application or accept a licence first."
         )
     if asked != home:
         return (
-            f"The credentials that you gave are for {home} and are not sent to {asked}. If that is where one logs in, "
-            f"give name and password for it in ~/.netrc:\n{code_with_credentials(prefix, 'netrc=True')}"
+            f"What you gave is for {home} and is not sent to {asked}. If that is where one logs in, have name and "
+            f"password for it in ~/.netrc:\n{from_file}"
         )
-    return f"Give credentials that may read there:\n{code_with_credentials(prefix, _KIND[type(credentials.auth)])}"
+    if isinstance(credentials.auth, HttpAuth.Refreshable):
+        return "Have the function that was given as get_credentials return others, and open the repository again."
+    return f"Give credentials that may read there:\n{_code(grant, _KINDS[type(credentials.auth)])}"
 
 
-_KIND = {
-    HttpAuth.Bearer: "bearer_token=...",
-    HttpAuth.Basic: "username=..., password=...",
-    HttpAuth.Refreshable: "get_credentials=...",
-    type(None): "headers=...",
-}
-
-
-def of_another_host(prefix: Location, host: str) -> str:
+def of_special_address(grant: Grant, credentials: HttpCredentials, host: str) -> str:
     """What to do if a redirect leads to an address that is not public."""
-    arguments = f"redirect_hosts=[{json.dumps(host)}]"
-    return f"If you trust the server that far, allow it:\n{code_with_credentials(prefix, arguments)}"
+    hosts = [*credentials.redirect_hosts, host]
+    return (
+        "If you trust the server that far, allow it, beside the credentials that you give:\n"
+        f"{_code(grant, f'redirect_hosts={json.dumps(hosts)}')}"
+    )
+
+
+def _code(grant: Grant, arguments: str) -> str:
+    return f"    {ContainerSubject(grant).with_credentials(arguments)}"

@@ -28,9 +28,10 @@ from icechunk_virtual.containers.http_addresses import (
     origin_of,
     plain_host,
 )
-from icechunk_virtual.containers.http_answers import Body
+from icechunk_virtual.containers.http_answers import Body, Troubled
 from icechunk_virtual.containers.http_options import HttpOptions
 from icechunk_virtual.containers.retry import TryFailed
+from icechunk_virtual.containers.troubles import Trouble
 
 _BUFFER = 2**20  # bytes that arrive before the reader has to take some: fewer make large answers slower
 _LONGEST_LINE = 2**16  # of a header: addresses of redirects may carry signatures
@@ -298,15 +299,15 @@ def _translating(url: str, status: int | None = None) -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientConnectorCertificateError as error:
-        raise TryFailed(f"the certificate of {host} is not trusted: {error.certificate_error}") from None
+        raise Troubled(Trouble.UNTRUSTED, f"{host}: {error.certificate_error}") from None
     except aiohttp.ClientSSLError as error:
-        raise TryFailed(f"no secure connection to {host}: {error.os_error}") from None
+        raise Troubled(Trouble.NO_TLS, f"{host}: {error.os_error}") from None
     except aiohttp.ClientHttpProxyError as error:
         raise TryFailed(f"the proxy refused the way to {host}: {error.status} {error.message}", error.status) from None
     except aiohttp.ClientProxyConnectionError as error:
         raise TryFailed(f"no connection to the proxy for {host}: {error.os_error}", again=True) from None
     except aiohttp.ClientConnectorDNSError as error:
-        raise TryFailed(f"there is no host {host.host}: {error.os_error}", again=True) from None
+        raise Troubled(Trouble.NO_HOST, f"{host.host}: {error.os_error}", again=True) from None
     except aiohttp.ServerTimeoutError as error:
         raise TryFailed(f"{host} is silent: {error}", status, again=True) from None
     except TimeoutError:

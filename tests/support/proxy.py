@@ -25,12 +25,13 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", 
 
 @dataclass(frozen=True)
 class Request:
-    """As it came: `target` is what stands in the request line."""
+    """As it came: `target` is what stands in the request line, `peer` the address that it came from."""
 
     method: str
     target: str
     headers: CIMultiDictProxy[str]
     body: bytes = field(repr=False)
+    peer: object = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
@@ -51,6 +52,8 @@ class Answer:
         Seconds before anything is sent.
     lost
         The connection is cut instead of an answer.
+    raw
+        Sent instead of an answer, before the connection is cut.
     stall_after, cut_after
         So many bytes of the body are sent; then nothing any more, or the connection is cut.
     claimed_length
@@ -63,6 +66,7 @@ class Answer:
     headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
     body: bytes = b""
     lost: bool = False
+    raw: bytes | None = None
     stall_after: int | None = None
     cut_after: int | None = None
     claimed_length: int | None = None
@@ -153,13 +157,17 @@ class Proxy:
             await runner.cleanup()
 
     async def _answer(self, came: web.BaseRequest) -> web.StreamResponse:
-        request = Request(came.method, came.raw_path, came.headers, await came.content.read())
+        peer = came.transport.get_extra_info("peername") if came.transport is not None else None
+        request = Request(came.method, came.raw_path, came.headers, await came.content.read(), peer)
         self.requests.append(request)
         answer = await self.handle(request, lambda other=request: self._forward(other))
         if self.latency or answer.latency:
             await asyncio.sleep(self.latency + answer.latency)
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
-        if answer.lost and came.transport is not None:
+        if came.transport is not None and answer.raw is not None:
+            came.transport.write(answer.raw)
+            came.transport.close()
+        if came.transport is not None and answer.lost:
             came.transport.abort()
         with suppress(ConnectionError):  # the client has gone, or was cut off
             await self._send(came, response, answer)
