@@ -22,6 +22,7 @@ from icechunk_virtual.repo.format.envelope import FileType
 from icechunk_virtual.repo.format.manifest import Manifest, open_manifest
 from icechunk_virtual.repo.format.snapshot import Snapshot, decode_snapshot
 from icechunk_virtual.repo.format.transaction_log import TransactionLog, decode_transaction_log
+from icechunk_virtual.repo.limited_store import LimitedStore
 from icechunk_virtual.repo.limiter import Limiter
 from icechunk_virtual.repo.object_store import BlockingStore, ObjectStore, part_ranges
 
@@ -55,14 +56,22 @@ class Assets:
         Gives the cache capacities and the number of concurrent requests.
     world
         Gives the ids of chunks.
+
+    Attributes
+    ----------
+    limiter
+        The bound on concurrent requests: for these files, and for the virtual chunks.
+    objects
+        Where they are, within that bound.
     """
 
     def __init__(self, objects: ObjectStore, config: RepositoryConfig, world: World = REAL_WORLD) -> None:
-        self.objects = objects
+        self.limiter: Final = Limiter(config.effective_max_concurrent_requests)
+        self.objects: Final[ObjectStore] = LimitedStore(objects, self.limiter)
+        self._unlimited = objects
         self._blocking = objects if isinstance(objects, BlockingStore) else None
         self._config = config
         self._world = world
-        self._limiter = Limiter(config.effective_max_concurrent_requests)
         caching = config.effective_caching
         self._snapshots: WeightedCache[SnapshotId, Snapshot] = WeightedCache(caching.num_snapshot_nodes)
         self._manifests: WeightedCache[ManifestId, Manifest] = WeightedCache(caching.num_chunk_refs)
@@ -76,12 +85,7 @@ class Assets:
         self._token = REAL_WORLD.random_bytes(16)
 
     def __reduce__(self) -> tuple[object, tuple[bytes, ObjectStore, RepositoryConfig, World]]:
-        return _copy_of, (self._token, self.objects, self._config, self._world)
-
-    @property
-    def limiter(self) -> Limiter:
-        """The bound on concurrent requests, also for those to virtual chunks."""
-        return self._limiter
+        return _copy_of, (self._token, self._unlimited, self._config, self._world)
 
     # -- snapshots, manifests, transaction logs ------------------------------------------------------------------
 
@@ -110,7 +114,7 @@ class Assets:
     def fetch_snapshot_now(self, id: SnapshotId) -> Snapshot:
         """As `fetch_snapshot`, for code that cannot await, on whichever thread.
 
-        It waits for no other load, which might belong to the event loop that is blocked meanwhile.
+        It waits for nothing that might belong to the event loop that is blocked meanwhile.
         """
         held = self._snapshots.get(id)
         if held is not None:
@@ -118,7 +122,7 @@ class Assets:
         key = SNAPSHOTS + encode_id(id)
 
         async def read() -> bytes:
-            return bytes(await self.objects.get(key))
+            return bytes(await self._unlimited.get(key))
 
         with ThreadPoolExecutor(1, "icechunk-virtual-snapshot") as thread:
             data = thread.submit(asyncio.run, read()).result()
@@ -143,8 +147,7 @@ class Assets:
 
     async def snapshot_last_modified_us(self, id: SnapshotId) -> int:
         """When a snapshot was written by the clock of the object store, in microseconds since 1970-01-01 UTC."""
-        async with self._limiter:
-            return (await self.objects.head(SNAPSHOTS + encode_id(id))).last_modified_us
+        return (await self.objects.head(SNAPSHOTS + encode_id(id))).last_modified_us
 
     def manifest_in_memory(self, id: ManifestId) -> Manifest | None:
         """A manifest, if it need not be fetched."""
@@ -264,8 +267,7 @@ class Assets:
 
     async def _store(self, key: str, data: bytes, file_type: FileType, *, durable: bool) -> None:
         logger.debug("writing %s, %d bytes", key, len(data))
-        async with self._limiter:
-            await self.objects.put(key, data, file_type=file_type, durable=durable)
+        await self.objects.put(key, data, file_type=file_type, durable=durable)
 
     def _weigh_snapshot(self, snapshot: Snapshot) -> int:
         self._check_fit("snapshot", snapshot.num_nodes, self._snapshots.capacity, 5, "nodes", "num_snapshot_nodes")
@@ -308,8 +310,7 @@ class Assets:
     async def store_chunk(self, data: bytes | memoryview) -> ChunkId:
         """Write a native chunk under a new id. It survives a power cut only after `sync`."""
         id = ChunkId(self._world.random_bytes(OBJECT_ID_SIZE))
-        async with self._limiter:
-            await self.objects.put(CHUNKS + encode_id(id), data, durable=False)
+        await self.objects.put(CHUNKS + encode_id(id), data, durable=False)
         return id
 
     def fetch_chunk_now(self, id: ChunkId, start: int, stop: int) -> bytes | memoryview | None:
@@ -339,8 +340,7 @@ class Assets:
 
     async def _read_part(self, key: str, start: int, stop: int | None) -> bytes | memoryview:
         logger.debug("reading %s [%d:%s]", key, start, stop)
-        async with self._limiter:
-            return await self.objects.get(key, start=start, stop=stop)
+        return await self.objects.get(key, start=start, stop=stop)
 
 
 def keys_of(

@@ -330,7 +330,7 @@ def test_pickles_without_its_caches() -> None:
     run(assets.store_snapshot(S, snapshot_bytes()))
     copy = pickle.loads(pickle.dumps(assets))
     assert copy.objects == assets.objects
-    assert copy._limiter.limit == 7
+    assert copy.limiter.limit == 7
     assert len(copy._snapshots) == 0
     assert run(copy.fetch_snapshot(S)).message == "hello"
 
