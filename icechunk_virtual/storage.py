@@ -35,11 +35,7 @@ from icechunk_virtual.repo.cloud.azure import azure_place
 from icechunk_virtual.repo.cloud.gcs import gcs_place
 from icechunk_virtual.repo.cloud.s3 import r2_place, s3_place, tigris_place
 from icechunk_virtual.repo.object_store import ObjectStore
-from icechunk_virtual.repo.settings import (
-    EffectiveStorage,
-    StorageSettings,
-    effective_storage,
-)
+from icechunk_virtual.repo.settings import EffectiveStorage, StorageSettings, effective_storage
 
 __all__ = [
     "AnyObjectStoreConfig",
@@ -391,10 +387,8 @@ def r2_storage(
     ----------
     bucket
         By default the first part of `prefix`.
-    account_id
-        Of Cloudflare.
-    endpoint_url
-        By default that of the account.
+    account_id, endpoint_url
+        Of Cloudflare; the endpoint is by default that of the account.
     region
         By default ``auto``.
     prefix, allow_http, access_key_id, secret_access_key, session_token, expires_after, anonymous, from_env, \
