@@ -27,9 +27,11 @@ from icechunk_virtual.repo.settings import (
     CompressionConfig,
     EffectiveCaching,
     EffectiveStorage,
+    MergedReads,
     StorageSettings,
     effective_caching,
     effective_compression_level,
+    effective_merging,
     effective_storage,
     merge,
 )
@@ -179,6 +181,8 @@ class RepositoryConfig(Checked):
         Of one repository object to its storage; default 256.
     virtual_chunk_containers
         By name; `set_virtual_chunk_container` uses the URL prefix as name.
+    merged_reads
+        See its class. The original does not know it, and drops it when it saves a configuration.
     """
 
     inline_chunk_threshold_bytes: U16 | None
@@ -190,6 +194,7 @@ class RepositoryConfig(Checked):
     _containers: Annotated[dict[str, VirtualChunkContainer], _container_mapping] | None = field(repr=False)
     _containers_cleared: bool = field(repr=False, compare=False)
     manifest: ManifestConfig | None
+    merged_reads: MergedReads | None = field(repr=False)
 
     def __init__(
         self,
@@ -201,6 +206,8 @@ class RepositoryConfig(Checked):
         storage: StorageSettings | None = None,
         virtual_chunk_containers: Mapping[str, VirtualChunkContainer] | None = None,
         manifest: ManifestConfig | None = None,
+        *,
+        merged_reads: MergedReads | None = None,
     ) -> None:
         self.inline_chunk_threshold_bytes = inline_chunk_threshold_bytes
         self.get_partial_values_concurrency = get_partial_values_concurrency
@@ -211,6 +218,7 @@ class RepositoryConfig(Checked):
         self._containers = virtual_chunk_containers  # type: ignore[assignment]  # converted when set
         self._containers_cleared = False
         self.manifest = manifest
+        self.merged_reads = merged_reads
 
     @staticmethod
     def default() -> RepositoryConfig:
@@ -272,7 +280,7 @@ class RepositoryConfig(Checked):
     @property
     def effective_merging(self) -> Merging | None:
         """How reads of virtual chunks are merged, ``None``: not at all."""
-        return Merging()
+        return effective_merging(self.merged_reads)
 
     @property
     def effective_compression_level(self) -> int:

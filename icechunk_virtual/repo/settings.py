@@ -11,9 +11,12 @@ import enum
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, overload
 
-from icechunk_virtual.model.checked import U8, U32, U64, Checked, NonZeroU16, NonZeroU64, field_types
+from icechunk_virtual.containers.coalesce import Merging
+from icechunk_virtual.model.checked import U8, U16, U32, U64, Checked, NonZeroU16, NonZeroU64, field_types
 
 C = TypeVar("C", bound=Checked)
+
+_MOST_OVERREAD = 1000  # percent, whatever a repository says
 
 
 class CompressionAlgorithm(enum.IntEnum):
@@ -81,6 +84,27 @@ class CachingConfig(Checked):
     def default() -> CachingConfig:
         """Everything unset."""
         return CachingConfig()
+
+
+@dataclass(slots=True)
+class MergedReads(Checked):
+    """How small virtual chunks are read over a network: neighbours together, and what is next ahead of time.
+
+    Parameters
+    ----------
+    enabled
+        Default: true.
+    max_overread_percent
+        Most bytes that are fetched without being asked for, in percent of those asked for; default 100. Holds at
+        every moment, so it is also how fast reading ahead grows. 0: only ranges that touch are merged. More than
+        1000 is 1000.
+    buffer_bytes
+        Most bytes that are fetched ahead and not asked for yet; default 64 MiB. 0: nothing is fetched ahead.
+    """
+
+    enabled: bool | None = None
+    max_overread_percent: U16 | None = None
+    buffer_bytes: U64 | None = None
 
 
 @dataclass(slots=True)
@@ -226,6 +250,17 @@ def effective_compression_level(config: CompressionConfig | None) -> int:
 def effective_caching(config: CachingConfig | None) -> EffectiveCaching:
     """Cache capacities in force."""
     return EffectiveCaching(**_set_fields(config))  # type: ignore[arg-type]  # the names and types are those of the fields
+
+
+def effective_merging(reads: MergedReads | None) -> Merging | None:
+    """How reads are merged, ``None``: not at all."""
+    reads = reads or MergedReads()
+    if reads.enabled is False:
+        return None
+    limits = Merging()
+    if reads.max_overread_percent is not None:
+        limits = replace(limits, max_overread=min(reads.max_overread_percent, _MOST_OVERREAD) / 100)
+    return limits if reads.buffer_bytes is None else replace(limits, buffer_bytes=reads.buffer_bytes)
 
 
 def effective_storage(settings: StorageSettings | None, defaults: StorageSettings | None = None) -> EffectiveStorage:

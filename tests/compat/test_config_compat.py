@@ -48,7 +48,9 @@ def written_by_original(config: Any, path: Path) -> bytes:
     return (path / "config.yaml").read_bytes()
 
 
-FIELDS = [name for name in field_types(RepositoryConfig) if not name.startswith("_")]
+OURS = {"merged_reads"}
+"""Settings that the original does not have, and does not mind."""
+FIELDS = [name for name in field_types(RepositoryConfig) if not name.startswith("_") and name not in OURS]
 
 
 def as_original(value: Any) -> Any:

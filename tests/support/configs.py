@@ -22,6 +22,7 @@ from icechunk_virtual.repo.settings import (
     CachingConfig,
     CompressionAlgorithm,
     CompressionConfig,
+    MergedReads,
     StorageConcurrencySettings,
     StorageRetriesSettings,
     StorageSettings,
@@ -133,6 +134,7 @@ configs = st.builds(
             splitting=maybe(st.builds(ManifestSplittingConfig, maybe(split_sizes))),
         )
     ),
+    merged_reads=maybe(st.builds(MergedReads, maybe(st.booleans()), maybe(unsigned(16)), maybe(unsigned(64)))),
 )
 
 S3_OPTIONS = S3Options("us-east-1", "http://localhost:9000", True, True, True, 33, True)

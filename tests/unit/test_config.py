@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from icechunk_virtual.containers.coalesce import Merging
 from icechunk_virtual.containers.container import (
     ObjectStoreConfig,
     S3Options,
@@ -36,6 +37,7 @@ from icechunk_virtual.repo.settings import (
     CompressionConfig,
     EffectiveCaching,
     EffectiveStorage,
+    MergedReads,
     StorageConcurrencySettings,
     StorageRetriesSettings,
     StorageSettings,
@@ -270,6 +272,19 @@ def test_what_is_set_holds() -> None:
     assert RepositoryConfig(compression=CompressionConfig(level=255)).effective_compression_level == 22
     assert RepositoryConfig(inline_chunk_threshold_bytes=0).effective_inline_threshold == 0
     assert RepositoryConfig(max_concurrent_requests=0).effective_max_concurrent_requests == 1
+
+
+def test_how_reads_are_merged() -> None:
+    def effective(**fields: Any) -> Merging | None:
+        return RepositoryConfig(merged_reads=MergedReads(**fields)).effective_merging
+
+    assert RepositoryConfig().effective_merging == effective() == effective(enabled=True) == Merging(1.0, 64 * 2**20)
+    assert effective(enabled=False) is None
+    assert effective(max_overread_percent=25, buffer_bytes=0) == Merging(0.25, 0)
+    assert effective(max_overread_percent=65535) == Merging(10.0, 64 * 2**20), "whatever a repository says"
+    base = RepositoryConfig(merged_reads=MergedReads(max_overread_percent=5))
+    merged = base.merge(RepositoryConfig(merged_reads=MergedReads(buffer_bytes=7)))
+    assert merged.effective_merging == Merging(0.05, 7)
 
 
 def test_storage_settings_lie_over_the_storages_own() -> None:

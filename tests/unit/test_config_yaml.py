@@ -10,6 +10,7 @@ from icechunk_virtual.repo.conditions import ManifestPreloadCondition
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.format import yaml_nodes
 from icechunk_virtual.repo.format.config_yaml import decode_config, encode_config
+from icechunk_virtual.repo.settings import MergedReads
 from tests.support.configs import full_config
 
 WRITTEN_BY_ORIGINAL = b"""\
@@ -167,6 +168,14 @@ def test_writes_every_key_and_quotes_every_text() -> None:
     config = RepositoryConfig(max_concurrent_requests=5)
     config.set_virtual_chunk_container(VirtualChunkContainer("file:///d é/", local_filesystem_store("/d é")))
     assert encode_config(config) == WRITTEN_BY_US
+
+
+def test_our_own_setting_is_written_only_where_it_is_set() -> None:
+    config = RepositoryConfig(merged_reads=MergedReads(enabled=True, buffer_bytes=5))
+    written = encode_config(config)
+    assert b"\nmerged_reads:\n  enabled: true\n  max_overread_percent: null\n  buffer_bytes: 5\n" in written
+    assert decode_config(written) == config
+    assert b"merged_reads" not in encode_config(RepositoryConfig(max_concurrent_requests=5))
 
 
 def test_exclusive_and_inclusive_bounds() -> None:

@@ -42,6 +42,7 @@ _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": 
 _INTEGER = re.compile(r"\+?(?:(0|[1-9][0-9]*)|0x([0-9a-fA-F]+)|0o([0-7]+)|0b([01]+))")
 _COUNT = IntRange(0, 2**32 - 1)
 _CONTAINERS = "virtual_chunk_containers"
+_MERGED_READS = "merged_reads"
 
 
 def encode_config(config: RepositoryConfig) -> bytes:
@@ -182,6 +183,8 @@ def _encode_repository(config: RepositoryConfig) -> dict[Token, Any]:
         for name in field_types(RepositoryConfig)
         if not name.startswith("_")
     }
+    if config.merged_reads is None:  # the original has no such field, and files are to be the same
+        del encoded[Token(_MERGED_READS)]
     containers = config.virtual_chunk_containers
     encoded[Token(_CONTAINERS)] = containers and {name: _encode(value) for name, value in containers.items()}
     return encoded
