@@ -12,7 +12,14 @@ from typing import Any, Protocol
 from icechunk_virtual.containers.addresses import VENDOR, detours
 from icechunk_virtual.containers.authorize import Grant
 from icechunk_virtual.containers.container import ObjectStoreConfig, S3Options
-from icechunk_virtual.containers.snippets import PACKAGE, container_code, opening_code, store_code, with_config
+from icechunk_virtual.containers.snippets import (
+    PACKAGE,
+    container_code,
+    opening_code,
+    scanning_code,
+    store_code,
+    with_config,
+)
 from icechunk_virtual.containers.troubles import Trouble
 
 KEYS = {
@@ -94,6 +101,8 @@ class ContainerSubject:
     def changed(self, **options: object) -> str:
         """Code that replaces the container."""
         prefix, container = self._grant.prefix, self._grant.container
+        if self._grant.scans:
+            return scanning_code(prefix, store=store_code(container.store, **options))
         credentials = None if self._grant.credentials is None else "credentials"
         return (
             f"config = {PACKAGE}.RepositoryConfig()\n{container_code(prefix, store_code(container.store, **options))}\n"
@@ -101,11 +110,13 @@ class ContainerSubject:
         )
 
     def with_credentials(self, arguments: str) -> str:
-        """Code that opens the repository with other credentials."""
+        """Code that opens the repository, or scans, with other credentials."""
         container = self._grant.container
+        credentials = f"{PACKAGE}.{self.service}_credentials({arguments})"
+        if self._grant.scans:
+            return scanning_code(self._grant.prefix, credentials=credentials)
         elsewhere = detours(container) if container.stored else ()
         addresses = dict.fromkeys(d.address.root for d in elsewhere if d.address is not None)
-        credentials = f"{PACKAGE}.{self.service}_credentials({arguments})"
         return f"repo = {opening_code(self._grant.prefix, addresses, credentials)}"
 
 
@@ -141,7 +152,10 @@ def remedy(trouble: Trouble, subject: Subject, region: str | None = None) -> str
         case Trouble.WRONG_REGION if isinstance(options, S3Options):
             return f"Name the region of the bucket:{_code(subject.changed(region=region or 'REGION'))}"
         case Trouble.NO_BUCKET | Trouble.NO_HOST:
-            return f"Correct its name, or say where it is served:{_code(subject.changed(**_elsewhere(subject)))}"
+            elsewhere = _elsewhere(subject)
+            if not elsewhere:
+                return "Correct the name of the bucket, or of the server."
+            return f"Correct its name, or say where it is served:{_code(subject.changed(**elsewhere))}"
         case Trouble.CLOCK:
             return f"Set the clock of this machine, for instance:{_code('sudo timedatectl set-ntp true')}"
         case Trouble.UNTRUSTED:

@@ -29,6 +29,10 @@ class Trouble(enum.Enum):
     NO_HOST = "there is no host of that name"
 
 
+STALE = frozenset({Trouble.EXPIRED, Trouble.WRONG_CREDENTIALS})
+"""After these other credentials may do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What is known of a request that failed.

@@ -11,14 +11,28 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
+from obstore import exceptions as foreign
 
 from icechunk_virtual.containers.retry import Retries
-from icechunk_virtual.errors import ObjectNotFound, PreconditionFailed, StorageError, TransientStorageError
+from icechunk_virtual.errors import (
+    ObjectNotFound,
+    PermissionDenied,
+    PreconditionFailed,
+    StorageError,
+    TransientStorageError,
+)
 from icechunk_virtual.repo.body import body_of
-from icechunk_virtual.repo.foreign_errors import cut_off, too_short, translating, unknown_outcome
+from icechunk_virtual.repo.foreign_errors import (
+    cut_off,
+    too_short,
+    translate,
+    unknown_outcome,
+    without_debug_text,
+)
 from icechunk_virtual.repo.format.envelope import SPEC_VERSION, FileType, client_name
 from icechunk_virtual.repo.object_store import PAGE_SIZE, ObjectInfo, PartPolicy, Version, escape_key, unescape_key
 from icechunk_virtual.repo.patience import ONE_TRY, Patience
@@ -135,29 +149,59 @@ class ObstoreStore(ABC):
 
     async def list(self, prefix: str) -> AsyncIterator[list[ObjectInfo]]:  # noqa: D102  # Protocol
         spelt, last, patience = self._spell(prefix), None, Patience(self._retries)
+        used: object = self._clients_now()
         while True:
             try:
-                with translating(prefix):
+                async with self._translating(prefix):
                     async for page in self._pages(spelt, PAGE_SIZE, last):
                         last = page[-1]["path"]
                         yield [info_of(unescape_key(m["path"]) if self._escaped else m["path"], m) for m in page]
             except TransientStorageError as error:
                 if not cut_off(error) or not await patience.again():
                     raise
+            except PermissionDenied as error:
+                if not self._renewed(error, used):
+                    raise
+                used = None
             else:
                 return
 
     async def _asked(self, key: str, request: Callable[[], Awaitable[T]]) -> T:
         """The answer to a request that changes nothing when it is made twice."""
         patience: Patience | None = None
+        used: object = self._clients_now()
         while True:
             try:
-                with translating(key):
+                async with self._translating(key):
                     return await request()
+            except PermissionDenied as error:
+                if not self._renewed(error, used):
+                    raise
+                used = None
             except TransientStorageError as error:
                 patience = patience or Patience(self._retries)
                 if not cut_off(error) or not await patience.again():
                     raise
+
+    @asynccontextmanager
+    async def _translating(self, key: str) -> AsyncIterator[None]:
+        """Raise our errors for the library's."""
+        try:
+            yield
+        except (OSError, foreign.BaseError) as error:
+            raise await self._told(error, key) from without_debug_text(error)
+
+    async def _told(self, error: Exception, key: str) -> StorageError:
+        """Our error for one of the library's."""
+        return translate(error, key)
+
+    def _clients_now(self) -> object:
+        """What stands for the credentials that requests are made with; None: there are no others."""
+        return None
+
+    def _renewed(self, error: PermissionDenied, used: object) -> bool:  # noqa: ARG002  # subclasses look at them
+        """Whether there are other credentials than those that were `used`, after a refusal."""
+        return False
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -213,7 +257,7 @@ class ObstoreStore(ABC):
 
     async def _put_conditionally(self, key: str, data: bytes, mode: PutMode) -> Version:
         try:
-            with translating(key):
+            async with self._translating(key):
                 result = await self._put(key, data, mode)
         except TransientStorageError as error:
             raise unknown_outcome(error, key) from error

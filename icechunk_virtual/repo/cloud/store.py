@@ -12,15 +12,23 @@ import obstore
 from obstore import exceptions as foreign
 
 from icechunk_virtual.containers.retry import Retries
+from icechunk_virtual.containers.troubles import Trouble
 from icechunk_virtual.errors import (
     ObjectNotFound,
     OutcomeUnknown,
+    PermissionDenied,
     PreconditionFailed,
     ReadOnlyError,
     StorageError,
     TransientStorageError,
 )
-from icechunk_virtual.repo.foreign_errors import unknown_outcome, without_debug_text
+from icechunk_virtual.repo.foreign_errors import (
+    diagnose,
+    refuses_credentials,
+    translate,
+    unknown_outcome,
+    without_debug_text,
+)
 from icechunk_virtual.repo.object_store import PartPolicy, Version, part_ranges
 from icechunk_virtual.repo.obstore_store import ObstoreStore, Role
 from icechunk_virtual.repo.patience import Patience
@@ -30,7 +38,6 @@ if TYPE_CHECKING:
     from obstore import Attributes, PutMode, PutResult
     from obstore.store import ObjectStore as ForeignStore
 
-    from icechunk_virtual.containers.troubles import Trouble
     from icechunk_virtual.repo.format.envelope import FileType
 
     MakeClient = Callable[[Role], ForeignStore]
@@ -167,6 +174,34 @@ class CloudStore(ObstoreStore):
                 "the storage was made with."
             ) from reason
 
+    async def _told(self, error: Exception, key: str) -> StorageError:
+        """Our error, with the storage and what to do in it."""
+        told, (_, diagnosis) = translate(error, key), diagnose(error)
+        if diagnosis.trouble is None:
+            return told
+        region = diagnosis.region
+        if diagnosis.trouble is Trouble.WRONG_REGION and region is None:
+            region = await self._place.bucket_region()
+        what_to_do = self._place.remedy(diagnosis.trouble, region)
+        return type(told)(
+            f"{told.message.rstrip('.')}, in the storage {self._place.url}. {what_to_do or ''}".rstrip(),
+            key=key,
+            status=diagnosis.status,
+        )
+
+    def _clients_now(self) -> object:
+        return self._clients
+
+    def _renewed(self, error: PermissionDenied, used: object) -> bool:
+        if used is None or not refuses_credentials(error):
+            return False
+        with self._lock:
+            if self._clients is used:  # else somebody was here already
+                if not self._place.renew():
+                    return False
+                self._clients, self._make = {}, None
+            return True
+
     # -- what is sent along ------------------------------------------------------------------------------------
 
     def _attributes(self, key: str, file_type: FileType | None) -> Attributes:
@@ -233,10 +268,14 @@ class CloudStore(ObstoreStore):
 
     async def _put_conditionally(self, key: str, data: bytes, mode: PutMode) -> Version:
         """Repeat a write whose answer was lost, and tell its own first landing from somebody else's."""
-        patience, lost = Patience(self._retries), False
+        patience, lost, used = Patience(self._retries), False, self._clients_now()
         while True:
             try:
                 return await super()._put_conditionally(key, data, mode)
+            except PermissionDenied as error:
+                if not self._renewed(error, used):
+                    raise
+                used = None
             except PreconditionFailed as error:
                 landed = await self._landed(key, data) if lost else None
                 if landed is not None:
