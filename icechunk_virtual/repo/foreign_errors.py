@@ -15,7 +15,7 @@ from obstore import exceptions as foreign
 
 from icechunk_virtual.containers.hush import hushed
 from icechunk_virtual.containers.retry import may_pass
-from icechunk_virtual.containers.troubles import Diagnosis, Trouble, region_of_answer, trouble_of_answer
+from icechunk_virtual.containers.troubles import STALE, Diagnosis, Trouble, region_of_answer, trouble_of_answer
 from icechunk_virtual.errors import (
     ObjectNotFound,
     OutcomeUnknown,
@@ -118,6 +118,12 @@ def diagnose(error: Exception) -> tuple[type[StorageError], Diagnosis]:
     """What a foreign error is called here, and what it says."""
     (kind, _), diagnosis = _understand(error)
     return kind, diagnosis
+
+
+def refuses_credentials(error: StorageError) -> bool:
+    """Whether the server does not take the credentials (any more)."""
+    cause = error.__cause__
+    return isinstance(cause, foreign.BaseError) and _diagnosis(cause).trouble in STALE
 
 
 def _understand(error: Exception) -> tuple[Translation, Diagnosis]:

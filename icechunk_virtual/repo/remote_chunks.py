@@ -25,7 +25,7 @@ from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.containers.http_client import HttpObjects
 from icechunk_virtual.containers.remedies import ContainerSubject, remedy
 from icechunk_virtual.containers.retry import Retries, TryFailed, repeated
-from icechunk_virtual.containers.troubles import Trouble
+from icechunk_virtual.containers.troubles import STALE, Trouble
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.errors import ObjectChanged, ObjectNotFound, PreconditionFailed, TransientStorageError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
@@ -47,7 +47,6 @@ _OPEN_STORES = 50
 _SMALL = 64 * 1024
 """Bytes up to which a body is copied, since it may hold on to more memory than it takes itself."""
 _FOREIGN = (OSError, ValueError, obstore.exceptions.BaseError)
-_STALE = frozenset({Trouble.EXPIRED, Trouble.WRONG_CREDENTIALS})
 
 
 def make_fetcher(authorization: Authorization, config: RepositoryConfig, limiter: Limiter | None = None) -> Fetcher:
@@ -278,7 +277,7 @@ class _Part:
                 region = await place.bucket_region()
             what_to_do = remedy(trouble, ContainerSubject(self.grant), region)
         again = kind is TransientStorageError
-        return TryFailed(reason, status, again=again, stale=trouble in _STALE, remedy=what_to_do)
+        return TryFailed(reason, status, again=again, stale=trouble in STALE, remedy=what_to_do)
 
 
 def _address(grant: Grant, location: Location, chunk: VirtualChunk) -> tuple[str, str]:
