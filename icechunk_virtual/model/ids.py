@@ -5,6 +5,7 @@ Ids are compared as raw bytes everywhere.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NewType
 
 SnapshotId = NewType("SnapshotId", bytes)
@@ -24,6 +25,7 @@ _VALUES = {c: i for i, c in enumerate(_ALPHABET)} | {"O": 0, "I": 1, "L": 1}
 _VALUES |= {c.lower(): i for c, i in _VALUES.items()}
 
 
+@lru_cache(maxsize=4096)  # each id of a commit is asked for several times
 def encode_id(raw: bytes) -> str:
     """Text of an id: upper-case Crockford base32 without padding, last group filled with zero bits on the right."""
     nchars = -(-len(raw) * 8 // 5)
@@ -32,6 +34,7 @@ def encode_id(raw: bytes) -> str:
     return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(npairs * 10 - 10, -1, -10)])[:nchars]
 
 
+@lru_cache(maxsize=4096)
 def decode_id(text: str, size: int = OBJECT_ID_SIZE) -> bytes:
     """Raw bytes of an id text.
 

@@ -25,9 +25,12 @@ Tables: TypeAlias = tuple[Locations, NDArray[np.uint8], bytes]
 _Table = TypeVar("_Table", Locations, NDArray[np.uint8], bytes)
 
 
+_VIRTUAL, _NATIVE, _INLINE = (np.uint8(kind) for kind in (ChunkKind.VIRTUAL, ChunkKind.NATIVE, ChunkKind.INLINE))
+
+
 def masks(kind: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Which rows are virtual, native, inline."""
-    return kind == ChunkKind.VIRTUAL, kind == ChunkKind.NATIVE, kind == ChunkKind.INLINE
+    return kind == _VIRTUAL, kind == _NATIVE, kind == _INLINE
 
 
 def merge_tables(
@@ -44,14 +47,13 @@ def merge_tables(
         number = unique.astype(np.uint32)
     sources, offsets = [], []
     for part, location0, id0, heap0 in zip(parts, location_starts, id_starts, heap_starts, strict=True):
-        virtual, native, inline = masks(part.kind)
         source, offset = part.source, part.offset
-        if number is not None and virtual.any():
+        if number is not None and (virtual := part.kind == _VIRTUAL).any():
             rows = number[location0:]
             source = rows[source] if virtual.all() else _changed(source, virtual, rows[source[virtual]])
-        if id0 and native.any():
+        if id0 and (native := part.kind == _NATIVE).any():
             source = _changed(source, native, source[native] + np.uint32(id0))
-        if heap0 and inline.any():
+        if heap0 and (inline := part.kind == _INLINE).any():
             offset = _changed(offset, inline, offset[inline] + np.uint64(heap0))
         sources.append(source)
         offsets.append(offset)

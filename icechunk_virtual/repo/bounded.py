@@ -9,9 +9,17 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def together(jobs: Sequence[Awaitable[T]]) -> list[T]:
-    """What all the jobs return, done at once; the first error is raised. One alone needs no task."""
-    return [await jobs[0]] if len(jobs) == 1 else await asyncio.gather(*jobs)
+async def together(jobs: Sequence[Callable[[], Awaitable[T]]], *, in_turn: bool = False) -> list[T]:
+    """What all the jobs return, done at once; the first error is raised.
+
+    Parameters
+    ----------
+    in_turn
+        One after the other instead: for jobs that wait for nothing, where tasks only cost time. So is one alone.
+    """
+    if in_turn or len(jobs) == 1:
+        return [await job() for job in jobs]
+    return await asyncio.gather(*(job() for job in jobs))
 
 
 async def for_each(

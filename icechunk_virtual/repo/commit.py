@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -203,7 +204,7 @@ async def write_snapshot(
     log = transaction_of(ws, id, {path: array.edits for path, (_, array) in written.items()})
     _warn_of_many_chunks(log)
     level = ws.config.effective_compression_level
-    snapshot_bytes = await _compute(
+    encoded = await _compute(
         ws.snapshot.nbytes,
         encode_changed_snapshot,
         ws.snapshot,
@@ -217,12 +218,16 @@ async def write_snapshot(
         level=level,
     )
     log_bytes = await _compute(_log_bytes(log), encode_transaction_log, log, level=level)
-    snapshot = decode_snapshot(snapshot_bytes, file=f"snapshots/{encode_id(id)}")
+    snapshot = decode_snapshot(encoded.data, file=f"snapshots/{encode_id(id)}")
+    snapshot.blob_bounds = encoded.blob_bounds
     snapshot.remember(node for node in changed.values() if node is not None)
     snapshot.preloaded = True  # the new manifests are at hand, and the others were fetched for the base
-    await asyncio.gather(
-        ws.assets.store_snapshot(id, snapshot_bytes, decoded=snapshot, durable=False),
-        ws.assets.store_transaction_log(log, log_bytes, durable=False),
+    await together(
+        [
+            partial(ws.assets.store_snapshot, id, encoded.data, decoded=snapshot, durable=False),
+            partial(ws.assets.store_transaction_log, log, log_bytes, durable=False),
+        ],
+        in_turn=ws.assets.at_once,
     )
     await _check_clock(ws, id, now)
     arrays = [array for _, array in written.values()]
@@ -266,7 +271,7 @@ async def _write_manifests(ws: Workspace, *, rewrite_all: bool) -> dict[str, tup
     """Carry out the plans of all arrays that need one; a bounded number of manifests at once."""
     slots = asyncio.Semaphore(_MANIFESTS_AT_ONCE)
     nodes = list(_arrays_to_write(ws, rewrite_all=rewrite_all))
-    arrays = await together([_write_array(ws, node, slots, rewrite_all=rewrite_all) for node in nodes])
+    arrays = await together([partial(_write_array, ws, node, slots, rewrite_all=rewrite_all) for node in nodes])
     return {node.path: (node, array) for node, array in zip(nodes, arrays, strict=True)}
 
 
@@ -301,7 +306,7 @@ async def _write_array(ws: Workspace, node: ArrayNode, slots: asyncio.Semaphore,
     boxes = _boxes_of(ws, node, len(edits.refs), rewrite_all=rewrite_all)
     plan = plan_array(node.manifests, edits, boxes, rewrite_all=rewrite_all)
     held = await _fetch_for_several(ws, plan)
-    written = await together([_write_manifest(ws, node, rewrite, slots) for rewrite in plan.rewrites])
+    written = await together([partial(_write_manifest, ws, node, rewrite, slots) for rewrite in plan.rewrites])
     del held  # whoever asked for them until here found them in memory
     made = [pair for pair in written if pair is not None]
     return WrittenArray(

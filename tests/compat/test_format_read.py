@@ -198,7 +198,7 @@ def test_manifests_written_again_by_us(repository, tmp_path: Path) -> None:
         data = encode_manifest(manifest.id, [(node, manifest.refs(node)) for node in manifest.nodes])
         (copy / "manifests" / encode_id(info.id)).write_bytes(data)
         infos.append(type(info)(info.id, len(data), info.num_chunk_refs))
-    data = encode_changed_snapshot(
+    data, _ = encode_changed_snapshot(
         tip,
         id=tip.id,
         parent_id=tip.parent_id,

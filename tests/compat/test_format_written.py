@@ -253,7 +253,7 @@ def test_a_changed_snapshot(tmp_path: Path) -> None:
     ]
     base = repo.commit(2, nodes, {})
     id = SnapshotId(b"\x07" * 12)
-    data = encode_changed_snapshot(
+    data, _ = encode_changed_snapshot(
         decode_snapshot((tmp_path / "repo/snapshots" / encode_id(base)).read_bytes(), file="base"),
         id=id,
         parent_id=base,

@@ -200,10 +200,10 @@ def test_boxes_of_another_rank(
     files = [ManifestFile(ref.id, 1, 1) for ref in (first, second)]
     common = {"parent_id": None, "flushed_at_us": 1, "message": "", "metadata": {}, "manifest_files": files, "level": 1}
     for changed in ({}, {"/a": array_of(snapshot)}):
-        data = encode_changed_snapshot(snapshot, id=SnapshotId(b"s" * 12), changed=changed, **common)  # type: ignore[arg-type]
+        data, _ = encode_changed_snapshot(snapshot, id=SnapshotId(b"s" * 12), changed=changed, **common)  # type: ignore[arg-type]
         ours = decode_snapshot(data, file="s")
         assert array_of(ours).manifests == (first, second)
-        data = encode_changed_snapshot(ours, id=SnapshotId(b"s" * 12), changed=changed, **common)  # type: ignore[arg-type]
+        data, _ = encode_changed_snapshot(ours, id=SnapshotId(b"s" * 12), changed=changed, **common)  # type: ignore[arg-type]
         assert array_of(decode_snapshot(data, file="s")).manifests == (first, second)
 
 

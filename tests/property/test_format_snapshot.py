@@ -6,6 +6,7 @@ import json
 import struct
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,7 +131,11 @@ def test_changes(tree, data, foreign: bool, style) -> None:
     new = {path: node for path, node in {**tree, **changed}.items() if node is not None}
     new = dict(sorted(new.items(), key=lambda item: item[0].encode()))
     result = encode_changed_snapshot(base, **HEAD, changed=changed, manifest_files=(), level=3)
-    assert result == write(new)
+    assert result.data == write(new)
+    found = decode_snapshot(result.data, file="s").blob_bounds
+    assert found is not None
+    assert len(found) == len(result.blob_bounds) == len(new) + 1
+    assert not new or np.array_equal(found, result.blob_bounds)  # without nodes nothing tells where they would begin
 
 
 @given(trees(min_size=1), st.data())

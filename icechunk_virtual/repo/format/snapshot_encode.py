@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,13 @@ _VTABLE = struct.pack("<9H", 18, 52, 4, 16, 28, 32, 40, 44, 48)
 _ROOT_VTABLE = struct.pack("<9H", 18, 52, 4, 0, 28, 32, 40, 44, 48)  # without a parent
 _FIELDS = struct.Struct("<i12s12sIQIII")  # distance, id, parent, nodes, time, message, metadata, manifest files
 _ITEM_VTABLE = struct.pack("<4H", 8, 12, 4, 8)
+
+
+class EncodedSnapshot(NamedTuple):
+    """A complete snapshot file, and what `Snapshot.blob_bounds` will find in it."""
+
+    data: bytes
+    blob_bounds: NDArray[np.int64]
 
 
 def count_tables(nodes: Iterable[Node]) -> int:
@@ -71,7 +78,7 @@ def encode_snapshot(
     """
     head = _Head(id, parent_id, flushed_at_us, message, metadata, manifest_files)
     blobs = [encode_node(node) for node in _in_order(nodes)]
-    return _assemble(head, blobs, np.array([len(blob) for blob in blobs], np.int64), level)
+    return _assemble(head, blobs, np.array([len(blob) for blob in blobs], np.int64), level).data
 
 
 def encode_changed_snapshot(
@@ -85,7 +92,7 @@ def encode_changed_snapshot(
     changed: Mapping[str, Node | None],
     manifest_files: Iterable[ManifestFile] | bytes,
     level: int = DEFAULT_LEVEL,
-) -> bytes:
+) -> EncodedSnapshot:
     """The nodes of `base` with some of them exchanged, added or (``None``) removed, as a complete snapshot file.
 
     The result is that of `encode_snapshot` for those nodes. Of a snapshot that this library wrote, the bytes of the
@@ -229,14 +236,19 @@ class _Head:
         return vector
 
 
-def _assemble(head: _Head, pieces: Sequence[bytes | memoryview], sizes: NDArray[np.int64], level: int) -> bytes:
+def _assemble(
+    head: _Head, pieces: Sequence[bytes | memoryview], sizes: NDArray[np.int64], level: int
+) -> EncodedSnapshot:
     """The file: the head, and blobs of nodes of the given sizes."""
     out, elements = head.encode(len(sizes))
-    start = len(out)
-    total = start + int(sizes.sum())
+    bounds = np.empty(len(sizes) + 1, np.int64)
+    bounds[0] = start = len(out)
+    np.cumsum(sizes, out=bounds[1:])
+    bounds[1:] += start
+    total = int(bounds[-1])
     if total > MAX_FLATBUFFER:
         raise TooLargeForFormat(f"a snapshot of {total} bytes; readers take at most {MAX_FLATBUFFER}")
-    tables = start + np.cumsum(sizes) - sizes + NODE_AT
-    own = elements + 4 * np.arange(len(sizes))
-    out[elements : elements + 4 * len(sizes)] = (tables - own).astype("<u4").tobytes()
-    return wrap(FileType.SNAPSHOT, b"".join([out, *pieces]), level=level)
+    own = np.arange(elements, elements + 4 * len(sizes), 4)
+    out[elements : elements + 4 * len(sizes)] = (bounds[:-1] + (NODE_AT - own)).astype("<u4").tobytes()
+    bounds.flags.writeable = False
+    return EncodedSnapshot(wrap(FileType.SNAPSHOT, b"".join([out, *pieces]), level=level), bounds)
