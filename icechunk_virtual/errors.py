@@ -283,9 +283,13 @@ class ObjectChanged(ReadFailure):
 
 
 class VirtualReadError(ReadFailure):
-    """The bytes behind a virtual chunk are missing, not what was asked for, or cannot be read. ``reason``: why."""
+    """The bytes behind a virtual chunk are missing, not what was asked for, or cannot be read.
+
+    ``reason``: why; ``remedy``: what to do.
+    """
 
     reason: str
+    remedy: str
 
 
 class ScanError(IcechunkError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from icechunk_virtual.containers import opening
@@ -31,9 +32,14 @@ from icechunk_virtual.credentials import containers_credentials
 from icechunk_virtual.errors import ContainerError, InvalidLocation, ScanError
 from icechunk_virtual.repo.config import RepositoryConfig
 from icechunk_virtual.repo.remote_chunks import remote_clients
+from icechunk_virtual.repo.settings import StorageRetriesSettings, StorageSettings
 
 Containers: TypeAlias = Iterable[VirtualChunkContainer] | Mapping[str, VirtualChunkContainer]
 
+_SETTINGS = RepositoryConfig(
+    storage=StorageSettings(retries=StorageRetriesSettings(max_tries=5, initial_backoff_ms=100, max_backoff_ms=2_000))
+)
+"""Less patient than the reader of a repository: somebody is waiting to hear that a URL is wrong."""
 _MOST_FOLDERS = 8  # more of them get the folder above as one container
 
 
@@ -70,7 +76,7 @@ class SourceAccess:
         self._credentials = containers_credentials(credentials or {})
         self._granted = _longest_first(self._credentials)
         self._storage_options = storage_options
-        self._kinds = remote_clients(RepositoryConfig())
+        self._kinds = remote_clients(_SETTINGS)
         self._clients: dict[tuple[str, str], tuple[Authorization, Client]] = {}
         self._lock = threading.Lock()
 
@@ -107,7 +113,7 @@ class SourceAccess:
                 authorization = Authorization(containers, granted)
                 self._clients[name] = (authorization, self._kinds[location.scheme](authorization))
             authorization, client = self._clients[name]
-        return authorization.readable(location.text), client
+        return replace(authorization.readable(location.text), scans=True), client
 
 
 def _longest_first(by_prefix: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -8,6 +8,13 @@ from icechunk_virtual.errors import ConflictError, InconsistentFiles
 
 _SHOWN = 3
 _ARGUMENT = re.compile(r"\b(mode|group|append_dim|concat|scanner)=(?:'([^']*)'|\.\.\.)")
+_CODE = re.compile(r":\n +icechunk_virtual\.scan\(source, (.*)")
+_OPTIONS = (  # what the code of an error about a file says, and the option that says the same here; the first that fits
+    ("anonymous=True", "--anonymous"),
+    ("netrc=True", "--netrc"),
+    ("credentials=", "in the environment"),
+    ("containers=", "--region, --endpoint-url, --account ...: see --help"),
+)
 _PLACEHOLDERS = {"group": "PATH", "append_dim": "DIM", "concat": "DIM"}
 
 
@@ -43,4 +50,7 @@ def _as_options(text: str) -> str:
         name, value = match[1], match[2]
         return f"--{name.replace('_', '-')} {value or _PLACEHOLDERS.get(name, name.upper())}"
 
-    return " ".join(_ARGUMENT.sub(option, text).split())
+    def instead(match: re.Match[str]) -> str:
+        return next(f" ({option})" for sign, option in _OPTIONS if sign in match[1])
+
+    return " ".join(_ARGUMENT.sub(option, _CODE.sub(instead, text)).split())

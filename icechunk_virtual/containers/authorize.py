@@ -46,6 +46,8 @@ class Grant:
         is any, nothing is read through it.
     verified : bool
         Whether checksums are compared.
+    scans : bool
+        Whether it is for the scan of files, which no repository has granted anybody.
     """
 
     prefix: Location
@@ -54,6 +56,7 @@ class Grant:
     credentials: Any = None
     detours: tuple[Detour, ...] = ()
     verified: bool = True
+    scans: bool = False
 
     def __repr__(self) -> str:  # never shows credentials
         return f"Grant({self.prefix.text!r}, authorized={self.authorized})"

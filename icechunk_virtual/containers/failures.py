@@ -42,6 +42,7 @@ def failed(
     return VirtualReadError(
         f"error fetching virtual reference: {_what(grant, location, chunk)}: {reason}{_asked(status, tries)}. {remedy}",
         reason=reason,
+        remedy=remedy,
         **_facts(grant, location, chunk, status, tries),
     )
 

@@ -14,7 +14,7 @@ from icechunk_virtual._sync import run
 from icechunk_virtual.containers.authorize import Grant
 from icechunk_virtual.containers.checksums import ObjectState
 from icechunk_virtual.containers.clients import StatefulClient
-from icechunk_virtual.containers.failures import bare_etag
+from icechunk_virtual.containers.failures import REPAIR, bare_etag
 from icechunk_virtual.containers.ranges import merge_ranges, slice_ranges
 from icechunk_virtual.containers.source import U32_MAX, Source, changed
 from icechunk_virtual.containers.url import Location
@@ -67,8 +67,8 @@ class RemoteSource(Source):
             raise ScanError(f"`{url}`: the server does not tell the size of the file. Download it first.", source=url)
         if self._state.encoding not in (None, "identity"):
             raise ScanError(
-                f"`{url}` is sent with Content-Encoding: {self._state.encoding}, so that its byte ranges are not those of "
-                "the file itself. Have it served as it is.",
+                f"`{url}` is sent with Content-Encoding: {self._state.encoding}, so that its byte ranges are not those "
+                "of the file itself. Have it served as it is.",
                 source=url,
             )
         self.size = self._state.size
@@ -169,14 +169,14 @@ class ContainerTransport:
         if isinstance(error, ObjectChanged):
             what = "its etag" if isinstance(error.expected, str) else "its time of modification in seconds since 1970"
             return changed(url, what, error.expected, error.actual)
-        reason = error.message
-        if isinstance(error, VirtualReadError):
-            status = "" if error.status is None else f" (status {error.status})"
-            reason = f"{error.reason}{status}"
-        return unreadable(url, reason, missing=isinstance(error, VirtualReadError) and error.status == 404)
+        if not isinstance(error, VirtualReadError):
+            return unreadable(url, error.message)
+        status = "" if error.status is None else f" (status {error.status})"
+        remedy = "" if error.remedy == REPAIR else error.remedy  # that one is about references
+        return unreadable(url, f"{error.reason}{status}", remedy, missing=error.status == 404)
 
 
-def unreadable(url: str, reason: str, *, missing: bool = False) -> ScanError:
-    """The error for a remote file that cannot be read, perhaps because it is not there."""
+def unreadable(url: str, reason: str, remedy: str = "", *, missing: bool = False) -> ScanError:
+    """The error for a remote file that cannot be read, perhaps because it is not there; what to do about it."""
     hint = "; patterns in URLs are not expanded" if missing and "*" in url else ""
-    return ScanError(f"cannot read `{url}`: {reason.rstrip('.')}{hint}.", source=url)
+    return ScanError(f"cannot read `{url}`: {reason.rstrip('.')}{hint}. {remedy}".rstrip(), source=url)

@@ -82,6 +82,15 @@ def with_config(opening: str) -> str:
     return opening.replace("(storage, ", "(storage, config, ", 1)
 
 
+def scanning_code(prefix: Location, *, store: str | None = None, credentials: str | None = None) -> str:
+    """The call that scans the reader's `source`, for code that makes the store of its container, or credentials."""
+    if store is not None:
+        given = f"containers=[{PACKAGE}.VirtualChunkContainer({literal(prefix.text)}, {store})]"
+    else:
+        given = f"credentials={{{literal(prefix.text)}: {credentials}}}"
+    return f"{PACKAGE}.scan(source, {given})"
+
+
 def store_code(store: ObjectStoreConfig, **changes: object) -> str:
     """Code that makes a store like this one, with some of its options changed.
 

@@ -143,7 +143,7 @@ def test_empty_and_missing_files(scheme: str, server: ObjectServer) -> None:
     assert opened(scheme, server, "empty").size == 0
     with pytest.raises(MalformedSource):
         opened(scheme, server, "empty").read(0, 1)
-    with pytest.raises(ScanError, match=r"cannot read `.*missing`: .*no such object"):
+    with pytest.raises(ScanError, match=r"cannot read `.*missing`: .*(no such object|404)"):
         opened(scheme, server, "missing")
     with pytest.raises(ScanError, match="patterns in URLs are not expanded"):
         opened(scheme, server, "f*")
@@ -189,6 +189,31 @@ def test_mistakes_are_named(server: ObjectServer) -> None:
         open_source("s3://bucket/f", containers=[icv.VirtualChunkContainer("s3://b", icv.s3_store())])
     with pytest.raises(ValueError, match="Unknown credential type"):
         open_source("s3://bucket/f", credentials={"s3://bucket/": "key"})
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (403, "InvalidAccessKeyId", r"not valid.*\n +icechunk_virtual\.scan\(source, credentials=\{\"s3://bucket/\": "),
+        (404, "NoSuchKey", r"there is no such object.*\(status 404\)\.$"),
+        (404, "NoSuchBucket", r'does not exist.*\n.*scan\(source, containers=\[.*endpoint_url="https://ENDPOINT"'),
+    ],
+)
+def test_failures_say_what_to_do_in_the_words_of_scans(status: int, code: str, said: str, server: ObjectServer) -> None:
+    async def refuse(*_: Any) -> Answer:
+        return Answer(status, body=f"<Error><Code>{code}</Code></Error>".encode())
+
+    server.handle = refuse
+    with pytest.raises(ScanError, match=said) as caught:
+        opened("s3", server)
+    assert "Repository.open" not in caught.value.message
+
+
+def test_a_server_that_is_not_there_is_not_waited_for_long() -> None:
+    with ObjectServer({}) as gone:
+        url = gone.url
+    with pytest.raises(ScanError, match="no answer"):
+        open_source(f"{url}/f")
 
 
 def test_storage_options_mean_fsspec(server: ObjectServer) -> None:
