@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-import textwrap
-import types
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +18,7 @@ from tests.support.certificates import tls_of_own_authority
 from tests.support.hierarchies import array_document, get, put
 from tests.support.object_server import ObjectServer
 from tests.support.proxy import Answer, Forward, Proxy, Request
+from tests.support.snippets import machine_without_credentials, paste, snippets
 
 CONTENT = b"0123456789"
 GOOD = icv.s3_credentials(access_key_id="GOOD", secret_access_key="s")
@@ -75,23 +73,7 @@ def cloud(running: Cloud) -> Cloud:
 
 @pytest.fixture(autouse=True)
 def nothing_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No credentials, and a proxy that plays a machine without any: clients look for them at its metadata service."""
-    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
-
-    async def nobody(*_: object) -> Answer:
-        return Answer(404)
-
-    with Proxy() as proxy:
-        proxy.handle = nobody
-        for name in ("http_proxy", "HTTP_PROXY"):
-            monkeypatch.setenv(name, proxy.url)
-        for name in ("no_proxy", "NO_PROXY"):
-            monkeypatch.setenv(name, "127.0.0.1")
+    with machine_without_credentials(monkeypatch):
         yield
 
 
@@ -145,23 +127,6 @@ class Archive:
 
 def read(repo: icv.Repository) -> bytes | None:
     return get(repo.readonly_session("main").store, "c/0")
-
-
-def snippets(error: BaseException) -> list[str]:
-    """The indented blocks of a message."""
-    return [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n?)+", str(error), re.MULTILINE)]
-
-
-def paste(code: str, *values: tuple[str, str], **names: Any) -> dict[str, Any]:
-    """Run code as a user would who puts it into a module."""
-    for placeholder, value in values:
-        assert placeholder in code
-        code = code.replace(placeholder, value)
-    module = types.ModuleType("pasted")
-    sys.modules["pasted"] = module  # functions are pickled by their name
-    module.__dict__.update(names, icechunk_virtual=icv)
-    exec(code, module.__dict__)
-    return module.__dict__
 
 
 KEYS = {

@@ -35,7 +35,7 @@ from icechunk_virtual.repo.patience import Patience
 from icechunk_virtual.repo.settings import EffectiveStorage, StorageSettings
 
 if TYPE_CHECKING:
-    from obstore import Attributes, PutMode, PutResult
+    from obstore import Attributes, ObjectMeta, PutMode, PutResult
     from obstore.store import ObjectStore as ForeignStore
 
     from icechunk_virtual.repo.format.envelope import FileType
@@ -173,6 +173,16 @@ class CloudStore(ObstoreStore):
                 f"storage error: {self._place.url} cannot be opened: {reason}. Check the credentials and options that "
                 "the storage was made with."
             ) from reason
+
+    async def _meta(self, spelt: str) -> ObjectMeta:
+        try:
+            return await super()._meta(spelt)
+        except (foreign.GenericError, foreign.PermissionDeniedError) as error:
+            if diagnose(error)[1].status not in {400, 403}:
+                raise
+            # Answers to HEAD have no body that says why: this one has.
+            found = await obstore.get_async(self._foreign(Role.READ), spelt, options={"range": (0, 1)})
+            return found.meta
 
     async def _told(self, error: Exception, key: str) -> StorageError:
         """Our error, with the storage and what to do in it."""
