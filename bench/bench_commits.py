@@ -1,7 +1,8 @@
 """Many small commits, one after the other: in memory, on a local disk, and how much of that is waiting for the disk.
 
 Ours survive a power cut when they return, the original's need not (decision 006). So the local disk is measured as it
-is, and once more with every request to flush it left out, where both do the same.
+is, and where both promise the same: once with every request of ours to flush it left out, and once with the least that
+the original's would need, one `syncfs` per commit.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,6 +24,7 @@ from bench.harness import Figure, Pair
 from icechunk_virtual.repo import file_sync
 
 COMMITS = 200
+_ENOUGH = 10**6  # files: so many that one call for all of them is worth while
 _FLUSHES = ("sync", "sync_file", "sync_directory", "sync_file_system")
 
 
@@ -38,13 +40,14 @@ def repository(side: Side, place: Path | None) -> Any:
     return repo
 
 
-def commit_each(repo: Any) -> None:
-    """One chunk per commit."""
+def commit_each(repo: Any, then: Callable[[], object] = lambda: None) -> None:
+    """One chunk per commit; `then` is called after each of them."""
     chunk = default_buffer_prototype().buffer.from_bytes(b"abcd")
     for number in range(COMMITS):
         session = repo.writable_session("main")
         sync(session.store.set(f"a/c/{number}", chunk))
         session.commit(f"commit {number}")
+        then()
 
 
 def repositories(place: Path | None) -> dict[Side, Any]:
@@ -68,6 +71,12 @@ def without_flushes() -> Iterator[None]:
 def commit_without_flushes(repo: Any) -> None:
     with without_flushes():
         commit_each(repo)
+
+
+def commit_durably(made: tuple[Path, dict[Side, Any]]) -> None:
+    """The original's, each of which then survives a power cut too: in the one call that serves for all its files."""
+    place, repos = made
+    commit_each(repos["theirs"], lambda: file_sync.sync_file_system(str(place), _ENOUGH))
 
 
 def waiting_per_commit() -> float:
@@ -126,6 +135,12 @@ def benches() -> list[Pair | Figure]:
             "... if ours did not wait for the disk either",
             ours=lambda made: commit_without_flushes(made[1]["ours"]),
             **disk,
+            **common,
+        ),
+        Pair(
+            "... if the original's survived a power cut too",
+            ours=lambda made: commit_each(made[1]["ours"]),
+            **(disk | {"theirs": commit_durably}),
             **common,
         ),
         Pair(
