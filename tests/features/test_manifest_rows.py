@@ -56,7 +56,7 @@ def test_F046_metadata_files_are_compressed(ic: Any, tmp_path: Path) -> None:
         root = tmp_path / f"{level}"
         compression = ic.CompressionConfig(algorithm=ic.CompressionAlgorithm.Zstd, level=level)
         repo = create(ic, root, compression=compression)
-        values = np.arange(4000) ** 3 % 9973  # repeats far apart, which only higher levels see
+        values = np.tile(np.arange(1000) ** 3 % 997, 4)  # repeats that higher levels make more of
         add(repo, "a", (4000,), values)
         files = [*root.glob("manifests/*"), *root.glob("snapshots/*"), *root.glob("transactions/*")]
         assert len(files) == 4  # two snapshots, the first of which has no other files
