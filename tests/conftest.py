@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.clouds import Bucket
+from tests.support.azurite import Unavailable, azurite_server
+from tests.support.clouds import AzureContainer, Bucket, GoogleBucket
+from tests.support.gcs_emulator import XmlApi, gcs_server
 from tests.support.proxy import Proxy
 from tests.support.s3_server import moto_server
 
@@ -45,3 +47,36 @@ def bucket(s3_server: str, s3_proxy: Proxy) -> Bucket:
     """A new bucket of the S3 server; the proxy's log is empty and nothing interferes."""
     s3_proxy.reset()
     return Bucket(s3_server, s3_proxy)
+
+
+@pytest.fixture(scope="session")
+def google_proxy() -> Iterator[Proxy]:
+    """The way to an emulator of Google Cloud Storage on this machine, that writes down what passes."""
+    with gcs_server() as url, Proxy(url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def google_bucket(google_proxy: Proxy) -> GoogleBucket:
+    """An empty place there; the proxy's log is empty and nothing interferes."""
+    google_proxy.reset()
+    google_proxy.handle = XmlApi().handle
+    return GoogleBucket(google_proxy)
+
+
+@pytest.fixture(scope="session")
+def azure_proxy() -> Iterator[Proxy]:
+    """The way to an emulator of Azure Blob Storage on this machine, that writes down what passes."""
+    try:
+        with azurite_server() as url, Proxy(url) as proxy:
+            yield proxy
+    except Unavailable as reason:
+        pytest.skip(f"no Azurite: {reason}")
+
+
+@pytest.fixture
+def azure_container(azure_proxy: Proxy) -> AzureContainer:
+    """A new container there; the proxy's log is empty and nothing interferes."""
+    azure_proxy.reset()
+    assert azure_proxy.upstream is not None
+    return AzureContainer(azure_proxy.upstream, azure_proxy)

@@ -1,4 +1,4 @@
-"""Storages in object stores for tests: the library's memory as one client, a server's buckets, fakes of services."""
+"""Storages in object stores for tests: the library's memory as one client, buckets of servers, fakes of services."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import obstore.store
 import icechunk_virtual as ours
 from icechunk_virtual.repo.object_store import WHOLE, PartPolicy
 from icechunk_virtual.repo.obstore_store import ObstoreStore, Role
+from tests.support import azurite, gcs_emulator
 from tests.support.fake_clouds import FakeAzure, FakeGoogle
 from tests.support.proxy import Proxy
 from tests.support.s3_server import make_bucket
@@ -47,6 +48,42 @@ class Bucket:
         return function(**(arguments | given))
 
 
+class GoogleBucket:
+    """A part of its own of the bucket of Google's emulator, seen through a proxy that writes down the requests."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy, self.prefix = proxy, f"repo-{next(_numbers)}"
+
+    def storage(self, library: Any = ours, **given: Any) -> Any:
+        """A storage of `library` there; without credentials in the arguments, with some."""
+        return google_storage(library, self.proxy.url, gcs_emulator.BUCKET, {"prefix": self.prefix, **given})
+
+
+class AzureContainer:
+    """A new container of Azure's emulator, seen through a proxy that writes down the requests."""
+
+    def __init__(self, server: str, proxy: Proxy) -> None:
+        self.server, self.proxy = server, proxy
+        self.name = azurite.make_container(server, f"container-{next(_numbers)}")
+        self.endpoint = f"{proxy.url}/{azurite.ACCOUNT}"
+
+    def storage(self, library: Any = ours, **given: Any) -> Any:
+        """A storage of `library` in it; without credentials in the arguments, with some."""
+        config = {"azure_storage_endpoint": self.endpoint, "azure_allow_http": "true", "allow_http": "true"}
+        arguments = {"account": azurite.ACCOUNT, "container": self.name, "prefix": "repo", "config": config}
+        return library.azure_storage(**(arguments | ({"access_key": azurite.KEY} | given)))
+
+
+def google_storage(library: Any, url: str, bucket: str, given: dict[str, Any]) -> Any:
+    """A storage of `library` in a service that speaks as Google's."""
+    arguments: dict[str, Any] = {"bucket": bucket, "prefix": "repo"}
+    arguments["config"] = {"google_base_url": url, "allow_http": "true"}
+    if not {"anonymous", "bearer_token", "from_env", "get_credentials"} & given.keys():
+        account = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": ""}
+        arguments["service_account_key"] = json.dumps(account | {"private_key_id": ""})
+    return library.gcs_storage(**(arguments | given))
+
+
 class FakeService(Proxy):
     """Google's or Azure's service on this machine, as far as a repository needs it, and storages in it."""
 
@@ -58,14 +95,7 @@ class FakeService(Proxy):
     def storage(self, library: Any = ours, **given: Any) -> Any:
         """A storage of `library` in it; without credentials in the arguments, with some."""
         if isinstance(self.fake, FakeGoogle):
-            return self._google_storage(library, given)
+            return google_storage(library, self.url, "b", given)
         config = {"azure_storage_endpoint": self.url, "azure_allow_http": "true", "allow_http": "true"}
         arguments = {"account": "acc", "container": "c", "prefix": "repo", "config": config}
         return library.azure_storage(**(arguments | (given or {"access_key": "U0s="})))
-
-    def _google_storage(self, library: Any, given: dict[str, Any]) -> Any:
-        config = {"google_base_url": self.url, "allow_http": "true"}
-        account = {"gcs_base_url": self.url, "disable_oauth": True, "client_email": "", "private_key": ""}
-        key = json.dumps(account | {"private_key_id": ""})
-        arguments = {"bucket": "b", "prefix": "repo", "config": config}
-        return library.gcs_storage(**(arguments | (given or {"service_account_key": key})))
