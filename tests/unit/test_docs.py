@@ -26,6 +26,7 @@ BEFORE: dict[str, list[tuple[str, ...]]] = {
     "docs/how-to/combine-files.md": [],
     "docs/how-to/append.md": [],
     "docs/how-to/authorise.md": [SCAN],
+    "docs/how-to/credentials.md": [SCAN],
     "docs/how-to/read-versions.md": [SCAN],
     "docs/how-to/changed-files.md": [SCAN],
     "docs/how-to/clean-up.md": [SCAN],
