@@ -12,6 +12,7 @@ _CODE = re.compile(r":\n +icechunk_virtual\.scan\(source, (.*)")
 _OPTIONS = (  # what the code of an error about a file says, and the option that says the same here; the first that fits
     ("anonymous=True", "--anonymous"),
     ("netrc=True", "--netrc"),
+    ("redirect_hosts=", "in Python: icechunk_virtual.scan(source, credentials=...)"),
     ("credentials=", "in the environment"),
     ("containers=", "--region, --endpoint-url, --account ...: see --help"),
 )
