@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 import time
 from collections import OrderedDict
@@ -30,6 +31,7 @@ from icechunk_virtual.errors import ContainerError
 from icechunk_virtual.model.chunk_refs import ChunkKind, ChunkRefs, VirtualChunk
 
 _WINDOW_SECONDS = 0.001
+_LOOK_SECONDS = 0.25  # so often is looked whether another event loop, which fetches, still runs
 _IDLE_TICKS = 12  # turns of the event loop without a new request that end a window
 _ARRAYS = 256  # whose sweeps are remembered
 _MOST_CHUNKS = 4096  # of one step ahead
@@ -49,8 +51,7 @@ class _Ask:
     stop: int
     waiter: Waiter = field(default_factory=Waiter)
     piece: _Piece | None = None
-    data: memoryview | None = None  # the outcome; neither this nor an error: to be asked for alone
-    error: Exception | None = None
+    outcome: memoryview | Exception | None = None  # None: to be asked for alone
 
 
 _Piece: TypeAlias = Piece[_Ask]
@@ -109,9 +110,11 @@ class Shared:
         """Begin anew: whoever fetches and waits is in the parent."""
         self.lock = threading.RLock()  # a coroutine that is thrown away may leave while its thread is in here
         self.buffer: ReadBuffer[_Ask] = ReadBuffer(self.buffer_bytes)
-        self.asked = self.fetched = 0  # bytes
+        self.asked = self.fetched = 0  # bytes, also those that are under way
         self.flights = 0  # requests under way that nobody asked for
-        self.tasks: dict[_Piece, asyncio.Task[None]] = {}  # under way; asyncio does not keep them alive
+        self.tasks: dict[
+            _Piece, asyncio.Task[memoryview | Exception]
+        ] = {}  # under way; asyncio does not keep them alive
         self.sweeps: OrderedDict[Hashable, Sweeps] = OrderedDict()
         self.meters: dict[str, Meter] = {}
 
@@ -190,18 +193,31 @@ class MergingReader:
         if not isinstance(found, _Ask):
             return found
         try:
-            await found.waiter.wait()
+            await self._wait(found)
         except BaseException:
             self._leave(found)
             raise
-        if found.data is not None:
-            return found.data
-        if found.error is not None:
-            try:
-                raise found.error
-            finally:
-                del found  # the error holds this frame: no cycle should wait for the collector
-        return await self._read_alone(grant, location, chunk, offset, length)
+        if found.outcome is None:
+            with shared.lock:
+                shared.fetched += length
+            return await self._read_alone(grant, location, chunk, offset, length)
+        if isinstance(found.outcome, memoryview):
+            return found.outcome
+        try:
+            raise found.outcome
+        finally:
+            del found  # the error holds this frame: no cycle should wait for the collector
+
+    async def _wait(self, ask: _Ask) -> None:
+        """Until there is an outcome, or whoever fetches will never tell."""
+        loop, future = ask.waiter.loop, ask.waiter.future
+        if ask.piece is None or ask.piece.loop is loop:
+            await future
+            return
+        while not (await asyncio.wait({future}, timeout=_LOOK_SECONDS))[0]:
+            if not ask.piece.loop.is_running():
+                self._leave(ask)
+                return
 
     async def _read_alone(
         self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int
@@ -299,7 +315,7 @@ class MergingReader:
             return
         try:
             with shared.lock:
-                del self._windows[loop]
+                self._windows.pop(loop, None)
                 self._fetch_all(self._groups(window, now), loop, now)
         finally:
             for ask in window.asks:
@@ -393,7 +409,7 @@ class MergingReader:
             if not asks:
                 return
             expected.clear()
-        piece = Piece(state, planned.start, planned.stop, expected, now, asks)
+        piece = Piece(state, planned.start, planned.stop, expected, now, asks, loop)
         shared.buffer.add(piece)
         shared.fetched += len(planned)
         for ask in asks:
@@ -402,39 +418,35 @@ class MergingReader:
         if len(asks) > 1 or expected:
             chunk = VirtualChunk(state[1], planned.start, len(planned), state[2], state[3])
         shared.flights += not asks
-        shared.tasks[piece] = loop.create_task(self._fetch(piece, group.grant, group.location, chunk, unasked=not asks))
+        task = loop.create_task(self._fetch(group.grant, group.location, chunk, piece.start, len(piece)))
+        shared.tasks[piece] = task
+        task.add_done_callback(functools.partial(self._land, piece, unasked=not asks))
 
     async def _fetch(
-        self, piece: _Piece, grant: Grant, location: Location, chunk: VirtualChunk, *, unasked: bool
-    ) -> None:
-        shared = self._shared
-        data: bytes | memoryview | None = None
-        error: Exception | None = None
-        begin = shared.timer()
+        self, grant: Grant, location: Location, chunk: VirtualChunk, start: int, size: int
+    ) -> memoryview | Exception:
         try:
-            data = await self._client.read(grant, location, chunk, piece.start, len(piece))
-            shared.meter(grant.prefix.text).record(len(data), shared.timer() - begin)
-        except Exception as failure:  # noqa: BLE001  # whoever it concerns gets it
-            error = failure
-        finally:  # also when cancelled
-            self._land(piece, data, error, unasked=unasked)
+            return memoryview(await self._read_alone(grant, location, chunk, start, size))
+        except Exception as error:  # noqa: BLE001  # whoever it concerns gets it
+            return error
 
-    def _land(self, piece: _Piece, data: bytes | memoryview | None, error: Exception | None, *, unasked: bool) -> None:
+    def _land(self, piece: _Piece, task: asyncio.Task[memoryview | Exception], *, unasked: bool) -> None:
         """Hand out what came. Whoever gets nothing asks alone: of what was merged only a part may be at fault."""
         shared = self._shared
+        came = None if task.cancelled() else task.result()
         with shared.lock:
             shared.tasks.pop(piece, None)
             shared.flights -= unasked
             waiting, piece.waiting = piece.waiting, []
-            came = None if data is None else memoryview(data)
-            if came is not None and len(came) == len(piece):
+            shared.fetched += (len(came) if isinstance(came, memoryview) else 0) - len(piece)
+            if isinstance(came, memoryview) and len(came) == len(piece):
                 piece.data = came
             if piece.data is None or not piece.expected:
                 shared.buffer.remove(piece)
             for ask in waiting:
-                if (ask.start, ask.stop) == (piece.start, piece.stop):
-                    ask.data, ask.error = came, error
+                if unasked or (ask.start, ask.stop) != (piece.start, piece.stop):
+                    ask.outcome = piece.cut(ask.start, ask.stop)
                 else:
-                    ask.data = piece.cut(ask.start, ask.stop)
+                    ask.outcome = came
         for ask in waiting:
             ask.waiter.wake_here()

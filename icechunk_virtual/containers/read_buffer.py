@@ -6,6 +6,7 @@ business, which also sees to it that only one thread at a time is in here.
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from bisect import bisect_right, insort
 from collections.abc import Iterator
 from typing import Generic, TypeVar
@@ -27,21 +28,33 @@ class Piece(Generic[T]):
         Where the requests begin that are expected and did not come yet.
     data
         ``None`` while they are on their way.
+    loop
+        What fetches them.
     waiting
         Who waits for them.
     asked_at, used_at
         When they were requested, and when somebody last asked for some, in seconds.
     """
 
-    __slots__ = ("asked_at", "data", "expected", "start", "state", "stop", "used_at", "waiting")
+    __slots__ = ("asked_at", "data", "expected", "loop", "start", "state", "stop", "used_at", "waiting")
 
-    def __init__(self, state: State, start: int, stop: int, expected: set[int], now: float, waiting: list[T]) -> None:
+    def __init__(
+        self,
+        state: State,
+        start: int,
+        stop: int,
+        expected: set[int],
+        now: float,
+        waiting: list[T],
+        loop: AbstractEventLoop,
+    ) -> None:
         self.state = state
         self.start = start
         self.stop = stop
         self.expected = expected
         self.asked_at = self.used_at = now
         self.waiting = waiting
+        self.loop = loop
         self.data: memoryview | None = None
 
     def __len__(self) -> int:

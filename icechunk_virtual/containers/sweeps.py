@@ -15,6 +15,7 @@ Coord = tuple[int, ...]
 
 EVIDENCE = 8
 """Chunks in a row that make a sweep. Fewer are mostly all that is wanted."""
+_WORTHWHILE = 4  # times the evidence: a sweep of that length was worth it, even if its end came as a surprise
 _MOST_DOUBT = 3  # times that the evidence asked for is doubled
 _SLACK = 64  # chunks: holes of chunks that do not exist, and strides, are at most this long
 _LINES = 8  # steps along an outer axis are at most this long
@@ -100,6 +101,8 @@ class Sweep:
         self._last = coord
         self.expected = self._after(coord)
         self.length += 1
+        if not self.planned:  # what did not come is not ahead either
+            self.ahead = 0
         return True
 
     def _learn(self, coord: Coord) -> bool:
@@ -182,8 +185,7 @@ class Sweep:
 class Sweeps:
     """The sweeps through one array.
 
-    A sweep is believed in after `EVIDENCE` chunks; after more, when the last ones ended with bytes ahead that were
-    never asked for.
+    A sweep is believed in after `EVIDENCE` chunks; after more, when others ended soon after that.
     """
 
     __slots__ = ("_doubt", "_sweeps")
@@ -229,5 +231,7 @@ class Sweeps:
 
     def _end(self, sweep: Sweep | None) -> None:
         if sweep is not None and self._believed(sweep):
-            wasted = 2 * sweep.ahead > sweep.asked
-            self._doubt = min(self._doubt + 1, _MOST_DOUBT) if wasted else 0
+            if sweep.length >= _WORTHWHILE * EVIDENCE << self._doubt:
+                self._doubt = 0
+            elif 4 * sweep.ahead > sweep.asked:
+                self._doubt = min(self._doubt + 1, _MOST_DOUBT)

@@ -77,6 +77,7 @@ PURE = (
     "containers.addresses",
     "containers.authorize",
     "containers.coalesce",
+    "containers.sweeps",
     "containers.container",
     "containers.hush",
     "containers.url",
