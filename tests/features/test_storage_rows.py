@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from icechunk_virtual.repo.cloud.clients import Manner, client_options
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.settings import EffectiveStorage
-from tests.support.clouds import Bucket, FakeService
+from tests.support.clouds import AzureContainer, Bucket, FakeService, GoogleBucket
 from tests.support.hierarchies import array_document, get, keys_of, put
 from tests.support.proxy import Answer, Forward, Request
 from tests.support.tasks import commit_arrays
@@ -277,6 +278,62 @@ def test_F064_big_objects_are_uploaded_in_parts(bucket: Bucket) -> None:
     assert EffectiveStorage().minimum_size_for_multipart_upload == 100 * 2**20
 
 
+def test_F064_big_objects_are_uploaded_in_parts_elsewhere(
+    google_bucket: GoogleBucket, azure_container: AzureContainer
+) -> None:
+    """In one piece by the original. Storage class and content type belong to the whole, whatever the way it came."""
+    size = 11_000_000
+    config = configured(
+        minimum_size_for_multipart_upload=6_000_000,
+        concurrency=ours.StorageConcurrencySettings(4, 6_000_000),
+        chunks_storage_class="Cool",
+    )
+    repo = created(ours, google_bucket.storage(), config, size)
+    log = google_bucket.proxy.log
+    assert [len(r.body) for r in log("PUT", "partNumber=")] == [size // 2] * 2
+    begun, ended = log("POST")
+    assert (begun.target.partition("?")[2], ended.target.partition("?")[2][:8]) == ("uploads=", "uploadId")
+    assert begun.headers["x-goog-storage-class"] == "Cool"
+    assert begun.headers["Content-Type"] == "application/octet-stream"
+    assert chunk(repo, size)
+
+    repo = created(ours, azure_container.storage(), config, size)
+    log = azure_container.proxy.log
+    assert [len(r.body) for r in log("PUT", "comp=block&")] == [size // 2] * 2
+    (ended,) = log("PUT", "comp=blocklist")
+    assert ended.headers["x-ms-access-tier"] == "Cool"
+    assert ended.headers["x-ms-blob-content-type"] == "application/octet-stream"
+    assert chunk(repo, size)
+
+
+@pytest.mark.parametrize("where", ["google_bucket", "azure_container"])
+def test_F064_a_failed_upload_elsewhere_leaves_nothing(where: str, request: pytest.FixtureRequest) -> None:
+    place: GoogleBucket | AzureContainer = request.getfixturevalue(where)
+    settings = ours.StorageSettings(
+        retries=ours.StorageRetriesSettings(1, 1, 1), minimum_size_for_multipart_upload=6_000_000
+    )
+    store = place.storage().object_store(settings)
+    usual = place.proxy.handle
+
+    async def fail(request: Request, forward: Forward) -> Answer:
+        return (
+            Answer(503)
+            if "partNumber=1" in request.target or "comp=block&" in request.target
+            else (await usual(request, forward))
+        )
+
+    place.proxy.handle = fail
+
+    async def work() -> list[str]:
+        with pytest.raises(StorageError, match="503"):
+            await store.put("chunks/k", bytes(7_000_000))
+        return [info.key async for page in store.list("chunks/") for info in page]
+
+    assert asyncio.run(work()) == []
+    if where == "google_bucket":
+        assert place.proxy.log("DELETE", "uploadId="), "blocks without a list Azure drops after a week"
+
+
 @both
 def test_F081_content_types(ic: Any, bucket: Bucket) -> None:
     repo = created(ic, bucket.storage(ic))
@@ -429,9 +486,45 @@ def test_F066_requester_pays(bucket: Bucket) -> None:
     repo = created(ours, bucket.storage(requester_pays=True))
     assert chunk(repo)
     repo.list_branches()
-    assert {r.method for r in bucket.proxy.requests} >= {"GET", "HEAD", "PUT"}
-    assert {r.headers.get("x-amz-request-payer") for r in bucket.proxy.requests} == {"requester"}
+    repo.create_branch("b", repo.lookup_branch("main"))
+    repo.delete_branch("b")
+    store = bucket.storage(requester_pays=True).object_store(
+        ours.StorageSettings(
+            retries=ours.StorageRetriesSettings(1),
+            concurrency=ours.StorageConcurrencySettings(4, 6_000_000),
+            minimum_size_for_multipart_upload=6_000_000,
+        )
+    )
+
+    async def fail(request: Request, forward: Forward) -> Answer:
+        return Answer(500) if "partNumber=" in request.target else await forward()
+
+    asyncio.run(store.put("chunks/big", bytes(11_000_000)))
+    bucket.proxy.handle = fail
+    with pytest.raises(StorageError):
+        asyncio.run(store.put("chunks/never", bytes(11_000_000)))
+    kinds = {f"{r.method} {kind_of(r)}" for r in bucket.proxy.requests}
+    assert kinds >= {
+        "GET object",
+        "GET list-type",
+        "HEAD object",
+        "PUT object",
+        "PUT conditional",
+        "PUT partNumber",
+        "POST uploads",
+        "POST uploadId",
+        "DELETE uploadId",
+        "POST delete",
+    }
+    unpaid = [str(r) for r in bucket.proxy.requests if r.headers.get("x-amz-request-payer") != "requester"]
+    assert not unpaid
     assert ours.s3_store(requester_pays=True)._0.requester_pays
+
+
+def kind_of(request: Request) -> str:
+    if "If-Match" in request.headers or "If-None-Match" in request.headers:
+        return "conditional"
+    return re.split("[=&]", request.target.partition("?")[2])[0] or "object"
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])

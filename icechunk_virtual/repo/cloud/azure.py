@@ -21,7 +21,7 @@ from icechunk_virtual.containers.snippets import arguments
 from icechunk_virtual.model.checked import text_mapping
 from icechunk_virtual.repo.cloud.clients import connection
 from icechunk_virtual.repo.cloud.repair import StorageSubject, call
-from icechunk_virtual.repo.cloud.store import Place
+from icechunk_virtual.repo.cloud.store import Place, Traits
 from icechunk_virtual.repo.cloud.tokens import azure_fresh, azure_secret
 from icechunk_virtual.repo.object_store import spell_prefix
 from icechunk_virtual.repo.obstore_store import Role
@@ -75,6 +75,11 @@ class AzurePlace(Place):
     def renew(self) -> bool:
         """Forget what the user's function returned."""
         return self.fresh is not None and self.fresh.forget()
+
+    @property
+    def traits(self) -> Traits:
+        """What is particular to it."""
+        return Traits(in_parts=True)
 
     def clients(self, settings: EffectiveStorage) -> MakeClient:
         """Return what makes the clients."""

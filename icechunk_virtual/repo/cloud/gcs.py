@@ -82,7 +82,7 @@ class GcsPlace(Place):
     @property
     def traits(self) -> Traits:
         """What is particular to it."""
-        return Traits(by_generation=True)
+        return Traits(by_generation=True, in_parts=True)
 
     def renew(self) -> bool:
         """Forget what the user's function returned."""
