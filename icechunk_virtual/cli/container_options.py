@@ -97,6 +97,17 @@ def code_of_credentials(options: argparse.Namespace, prefix: str) -> str:
     return "None"
 
 
+def contradicted(options: argparse.Namespace, container: VirtualChunkContainer) -> list[str]:
+    """Which of the options a container that exists says otherwise."""
+    store: Any = container.store
+    values = {field: getattr(store._0, field, None) for field in _CONTAINER} if hasattr(store, "_0") else {}
+    if isinstance(store, ObjectStoreConfig.Azure):
+        values["account"] = store._0.get("account")
+    scheme = _scheme(container.url_prefix)
+    said = {name: getattr(options, name) for name, schemes in _CONTAINER.items() if scheme in schemes}
+    return [f"--{name.replace('_', '-')}" for name, value in said.items() if value and values[name] != value]
+
+
 def _scheme(url: str) -> str:
     return url.partition(":")[0].lower()
 

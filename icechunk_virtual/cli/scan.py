@@ -13,6 +13,7 @@ from icechunk_virtual.cli.container_options import (
     check_access,
     code_of_credentials,
     containers_as_said,
+    contradicted,
     credentials_as_said,
     has_containers,
 )
@@ -185,6 +186,7 @@ class Target:
         granted = {prefix: code_of_credentials(options, prefix) for prefix in authorize}
         nodes = tree.walk(session._workspace, parse_path(options.group or ""))
         return {
+            "warnings": [*dataset.warnings, *self.contradictions(repo.config, dataset)],
             "repository": options.repo,
             "created": self.repo is None,
             "branch": options.branch,
@@ -203,6 +205,17 @@ class Target:
         for container in containers_as_said(self.options, prefixes):
             added.set_virtual_chunk_container(container)
         return added
+
+    def contradictions(self, config: RepositoryConfig, dataset: VirtualDataset) -> list[str]:
+        """Notes about containers that were there before and say otherwise how files are reached."""
+        authorization = Authorization(config.virtual_chunk_containers or {})
+        used = {c.url_prefix: c for c in map(authorization.container_for, dataset.sources)}
+        return [
+            f"the repository's container {prefix} was there before and says otherwise than {', '.join(names)}; to "
+            f"change it: {to_run('config', 'add-container', self.options.repo, prefix)} with all its options"
+            for prefix, container in used.items()
+            if (names := contradicted(self.options, container))
+        ]
 
     def into(self, dataset: VirtualDataset, session: Session) -> None:
         """Write into a session as the options say."""

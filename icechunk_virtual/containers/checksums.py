@@ -60,12 +60,12 @@ class Condition:
 NONE = Condition()
 
 
-def condition(chunk: VirtualChunk, grant: Grant | None = None) -> Condition:
+def condition(chunk: VirtualChunk, grant: Grant) -> Condition:
     """The condition for a chunk. The etag decides, if there is one; servers never match weak ones: we do.
 
     Nothing is asked for where `grant` says that checksums do not count.
     """
-    if grant is not None and not grant.verified:
+    if not grant.verified:
         return NONE
     if chunk.etag:
         weak = is_weak(chunk.etag) or chunk.etag == ANY
@@ -99,7 +99,7 @@ def check_unchanged(
     """
     if not grant.verified:
         return
-    silent_is_fine = asked and bool(condition(chunk))
+    silent_is_fine = asked and bool(condition(chunk, grant))
     if chunk.etag:
         if chunk.etag == ANY or (state.etag is None and silent_is_fine):
             return

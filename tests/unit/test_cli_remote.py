@@ -142,6 +142,18 @@ def test_options_are_for_those_files_that_they_mean_something_for(archive: Archi
     assert set(config.virtual_chunk_containers or {}) == {archive.prefix, here.as_uri() + "/"}
 
 
+def test_a_container_that_was_there_before_stays(archive: Archive, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", archive.url, "--repo", "r", *archive.how]) == 0
+    assert "note" not in capsys.readouterr().out
+    more = ["--group", "g", "--region", "eu", "--requester-pays"]
+    assert main(["scan", archive.url, "--repo", "r", *archive.how, *more]) == 0
+    note = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("note"))
+    assert (
+        f"{archive.prefix} was there before and says otherwise than --region, --requester-pays; to change it:" in note
+    )
+    assert f"icechunk-virtual config add-container r {archive.prefix}" in note
+
+
 def test_options_of_fsspec(here: Path) -> None:
     with ObjectServer({"/a.nc": (here / "a.nc").read_bytes()}) as server:
         options = ["--storage-option", 'headers={"X-Mine": "1"}', "--storage-option", "cache_type=none"]
