@@ -24,10 +24,12 @@ from icechunk_virtual.repo.cloud.clients import Manner, client_options
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.settings import EffectiveStorage
+from tests.support.certificates import tls_of_own_authority
 from tests.support.clouds import AzureContainer, Bucket, FakeService, GoogleBucket
 from tests.support.hierarchies import array_document, get, keys_of, put
 from tests.support.proxy import Answer, Forward, Request
 from tests.support.tasks import commit_arrays
+from tests.support.tunnel import Tunnel
 
 both = pytest.mark.parametrize("ic", [ours, icechunk], ids=["ours", "original"])
 METADATA = ("snapshots/", "manifests/", "transactions/", "refs/", "config.yaml")
@@ -540,6 +542,20 @@ def test_F067_proxies_from_the_environment(bucket: Bucket, monkeypatch: pytest.M
     with bucket.proxy.recording() as seen:
         ours.Repository.open(bucket.storage(**direct))
     assert not seen
+
+
+def test_F067_a_proxy_is_asked_to_connect_to_servers_with_tls(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tls, authority = tls_of_own_authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    with Tunnel(bucket.server, tls) as tunnel:
+        monkeypatch.setenv("HTTPS_PROXY", tunnel.url)
+        storage = bucket.storage(endpoint_url="https://127.0.0.1", allow_http=False)
+        assert chunk(created(ours, storage))
+    assert set(tunnel.asked) == {"CONNECT 127.0.0.1:443 HTTP/1.1"}
+    assert chunk(ours.Repository.open(bucket.storage()))
 
 
 def test_F069_ceph_needs_no_region(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
