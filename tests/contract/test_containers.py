@@ -28,12 +28,13 @@ from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChun
 from icechunk_virtual.containers.fetch import Fetcher
 from icechunk_virtual.containers.local_source import file_etag
 from icechunk_virtual.containers.url import check_location, local_path
-from icechunk_virtual.errors import NotAuthorized, ObjectChanged, VirtualReadError
+from icechunk_virtual.errors import NotAuthorized, ObjectChanged, ScanError, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 from icechunk_virtual.repo.obstore_store import Role
 from icechunk_virtual.repo.remote_chunks import make_fetcher
 from icechunk_virtual.repo.remote_places import container_place
 from icechunk_virtual.repo.settings import EffectiveStorage
+from icechunk_virtual.virtual import open_source
 from tests.support import azurite, gcs_emulator
 from tests.support.clouds import AzureContainer, Bucket, GoogleBucket
 from tests.support.hierarchies import array_document, new_repository, put
@@ -255,6 +256,45 @@ def test_several_event_loops_share_a_fetcher(kind: Kind) -> None:
     fetcher = kind.fetcher()
     for _ in range(3):
         assert bytes(asyncio.run(fetcher.fetch(VirtualChunk(kind.url("f"), 5, 5)))) == CONTENT[5:10]
+
+
+def test_what_is_scanned_is_what_is_read(kind: Kind) -> None:
+    """The checksum is that of the answer that was scanned, and holds for reading until the object changes."""
+    content = CONTENT * 100  # more than comes along with the first answer
+    kind.write("f", content)
+    containers = [VirtualChunkContainer(kind.prefix, kind.store)]
+    with kind.recording() as seen:
+        source = open_source(kind.url("f"), containers=containers, credentials={kind.prefix: kind.granted})
+        spans = [(90_000, 10), (5, 5), (100_000, 1)]
+        assert source.read_many(spans) == [content[start : start + length] for start, length in spans]
+        source.check_unchanged()
+    assert source.size == len(content)
+    url, etag, last_modified = source.locations.row(0)
+    assert (url, etag) == (kind.url("f"), kind.state().etag)
+    assert kind.read(etag=etag) == kind.read(last_modified=last_modified) == CONTENT[10:30]
+    if kind.proxy is not None:
+        first, second = seen
+        assert [(r.method, r.range) for r in seen] == [("GET", "bytes=0-65535"), ("GET", "bytes=90000-100000")]
+        assert (first.headers.get("If-Match"), second.headers["If-Match"]) == (None, etag)
+    kind.write("f", CONTENT * 99 + CONTENT[::-1])
+    if isinstance(kind.proxy, ObjectServer):
+        kind.proxy.etag = '"new"'
+
+    def go_on() -> None:
+        source.read(90_000, 10)
+        source.check_unchanged()
+
+    with pytest.raises(ScanError, match="changed while it was scanned") as caught:
+        go_on()
+    assert (caught.value.expected, caught.value.actual) == (etag, kind.state().etag)  # type: ignore[attr-defined]
+
+
+def test_unverified(kind: Kind) -> None:
+    kind.granted = icv.unverified(kind.granted)
+    with kind.recording() as seen:
+        assert kind.read(etag='"another"') == kind.read(last_modified=1) == CONTENT[10:30]
+    assert all("If-Match" not in r.headers and "If-Unmodified-Since" not in r.headers for r in seen)
+    assert len(seen) == (0 if kind.proxy is None else 2)
 
 
 def test_through_zarr(kind: Kind) -> None:
