@@ -30,6 +30,7 @@ WORLDLY = {
     "repo.cloud.s3": "what the user leaves to AWS's environment variables: endpoint, region, profile",
     "repo.files": "names of temporary files: chance is wanted there, also in tests",
     "repo.memory_store": "tells the stores of one process apart; never leaves it",
+    "scanners.hdf5.elsewhere": "variables by which HDF5 looks for files elsewhere",
     "model.world": "this is the clock and the dice",
 }
 WORLD = {

@@ -73,11 +73,11 @@ class Facts:
         Raises
         ------
         Refused
-            They are too many, or HDF5 would not give the true ones.
+            They are too many, in files that are not read, or HDF5 would not give the true ones.
         """
         nbytes, limit = decoded_nbytes(self.dataset, self.element), self.file.options.max_stored
         if nbytes > limit:
             raise Refused(f"it would have to be stored, and its {nbytes} bytes are more than max_stored ({limit})")
-        reason = why_unreadable(self.dataset)
+        reason = why_unreadable(self.dataset, self.file.source.local_path)
         if reason:
             raise Refused(reason)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from icechunk_virtual.scanners.attributes import text
 from icechunk_virtual.scanners.documents import STRING
 from icechunk_virtual.scanners.hdf5.attributes import reference_path
+from icechunk_virtual.scanners.hdf5.elsewhere import why_elsewhere
 from icechunk_virtual.scanners.hdf5.filters import Filter
 from icechunk_virtual.scanners.hdf5.types import Element
 from icechunk_virtual.scanners.netcdf_types import default_fill
@@ -26,26 +27,21 @@ def pipeline_of(dataset: h5py.Dataset) -> list[Filter]:
     return [Filter(code, tuple(values), name.decode("utf-8", "replace")) for code, _flags, values, name in steps]
 
 
-def why_unreadable(dataset: h5py.Dataset) -> str:
-    """Why HDF5 would not give the true values; empty when it would.
+def why_unreadable(dataset: h5py.Dataset, scanned: Path | None) -> str:
+    """Why HDF5 would not give the true values, or may not be asked for them; empty when it may.
 
     Parts of virtual datasets and external storage that are missing would silently be read as fill values.
+
+    Parameters
+    ----------
+    dataset
+    scanned
+        The file that is scanned; None: it is not on this machine.
     """
     missing = [step.label for step in pipeline_of(dataset) if not h5z.filter_avail(step.code)]
     if missing:
         return f"HDF5 has no filter {', '.join(missing)} here (pip install hdf5plugin has most)"
-    files = []
-    if dataset.is_virtual:
-        files = [part.file_name for part in dataset.virtual_sources() if part.file_name != "."]
-    elif dataset.external:
-        files = [name for name, _offset, _size in dataset.external]
-    absent = [name for name in files if not _beside(dataset, name)]
-    return f"it lies in other files that are not there: {', '.join(absent[:3])}" if absent else ""
-
-
-def _beside(dataset: h5py.Dataset, name: str) -> bool:
-    home = Path(str(dataset.file.filename)).parent
-    return (home / name).is_file()
+    return why_elsewhere(dataset, scanned)
 
 
 def read_values(dataset: h5py.Dataset, element: Element, notes: list[str], region: Any = ()) -> NDArray[Any]:
