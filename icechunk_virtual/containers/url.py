@@ -218,7 +218,10 @@ def _cut_query(rest: str) -> tuple[str, str]:
 def _authority(text: str, scheme: str, authority: str) -> tuple[str, int | None]:
     """Host in the case that counts, and port."""
     if "@" in authority:
-        raise _ambiguous(text, "user info is not allowed", "give credentials when you open the repository")
+        remedy = "give credentials when you open the repository"
+        if scheme == "abfs":
+            remedy = "write abfs://container/path, and name the account where the container is added"
+        raise _ambiguous(text, "user info is not allowed", remedy)
     host, port_text = authority, ""
     if not authority.endswith("]") and ":" in authority:
         host, _, port_text = authority.rpartition(":")

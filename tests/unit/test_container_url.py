@@ -94,6 +94,7 @@ def test_parts() -> None:
         ("s3://./a", "host"),
         ("s3://user:password@bucket/a", "user info"),
         ("http://good@evil/a", "user info"),
+        ("abfs://container@account.dfs.core.windows.net/a", "abfs://container/path, and name the account"),
         ("file:///a\\b", "backslash"),
         ("http://h\\@evil/a", "backslash"),
     ],
