@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import boto3
 import numpy as np
 import obstore
 import pytest
@@ -39,7 +40,7 @@ from tests.support import azurite, gcs_emulator
 from tests.support.clouds import AzureContainer, Bucket, GoogleBucket
 from tests.support.hierarchies import array_document, new_repository, put
 from tests.support.object_server import ObjectServer
-from tests.support.proxy import Proxy, Request
+from tests.support.proxy import Answer, Forward, Proxy, Request
 
 CONTENT = bytes(range(256)) * 4
 NAMES = ("f", "a b", "\u00e9\u4e2d", "100%", "a%20b", "[x]{y}", "a+b&c~!'()*", "deep/er/f", "#?")
@@ -324,3 +325,86 @@ def test_who_asks_is_told(kind: Kind) -> None:
     for request in seen:
         assert request.headers.get("Authorization", "").startswith(start.get(scheme, ""))
         assert (request.headers.get("x-amz-request-payer") == "requester") == (scheme == "s3")
+
+
+FAILURES: dict[str, dict[str, Any]] = {
+    "busy": {"status": 503},
+    "broken": {"status": 500},
+    "throttled": {"status": 429},
+    "late": {"status": 408},
+    "lost": {"lost": True},
+    "cut": {"cut_after": 5},
+    "stalled": {"stall_after": 5},
+}
+
+
+def failing(kind: Kind, times: int, **failure: Any) -> None:
+    """Spoil the next answers to requests for an object."""
+    assert kind.proxy is not None
+    usual, left = kind.proxy.handle, [failure] * times
+
+    async def handle(request: Request, forward: Forward) -> Answer:
+        answer = await usual(request, forward)
+        if left and request.range:
+            vars(answer).update(left.pop())
+        return answer
+
+    kind.proxy.handle = handle
+
+
+def impatient(kind: Kind) -> Kind:
+    """Silence is not borne for a minute."""
+    if isinstance(kind.store._0, icv.S3Options):
+        kind.store._0.network_stream_timeout_seconds = 1
+    else:
+        kind.store._0["read_timeout"] = "1s"
+    return kind
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_fails_in_passing_is_asked_for_again(failure: str, kind: Kind) -> None:
+    if kind.proxy is None:
+        pytest.skip("files are not asked for")
+    failing(impatient(kind), 1, **FAILURES[failure])
+    with kind.recording() as seen:
+        assert kind.read() == CONTENT[10:30]
+    assert [r.range for r in seen] == ["bytes=10-29"] * 2
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 416, 500])
+def test_what_fails_for_good_is_an_error(status: int, kind: Kind) -> None:
+    if kind.proxy is None:
+        pytest.skip("files are not asked for")
+    failing(kind, 100, status=status, body=b"")
+    with kind.recording() as seen, pytest.raises(VirtualReadError) as caught:
+        kind.read()
+    tries = 2 if status == 500 else 1
+    assert (caught.value.status, caught.value.tries, caught.value.location) == (status, tries, kind.url("f"))
+    assert len(seen) == tries
+
+
+def make_public(kind: Kind) -> None:
+    """Let anybody read an object of moto, as anybody may those of the emulators here."""
+    assert kind.proxy is not None
+    keys = {"aws_access_key_id": "KEYID", "aws_secret_access_key": "SECRET", "region_name": "us-east-1"}
+    client = boto3.client("s3", endpoint_url=kind.proxy.upstream, **keys)
+    client.put_object_acl(Bucket=kind.prefix.split("/")[2], Key="f", ACL="public-read")
+
+
+def test_anonymous_requests_are_not_signed(kind: Kind) -> None:
+    scheme = kind.prefix.partition(":")[0]
+    granted = {
+        "s3": lambda: icv.s3_credentials(anonymous=True),
+        "gs": lambda: icv.gcs_credentials(anonymous=True),
+        "az": lambda: icv.azure_credentials(anonymous=True),
+    }
+    if scheme not in granted:
+        pytest.skip("nothing is signed, or the same is tested under another name")
+    kind.granted = granted[scheme]()
+    if scheme == "s3":
+        make_public(kind)
+    with kind.recording() as seen:
+        assert kind.read() == CONTENT[10:30]
+    assert len(seen) == 1
+    assert "Authorization" not in seen[0].headers
+    assert "sig=" not in seen[0].target
