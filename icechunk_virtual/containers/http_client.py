@@ -87,35 +87,36 @@ class HttpObjects:
         """As `read`, with one request, and the state of the object as the answer says it; fewer bytes at its end."""
 
         async def read() -> tuple[bytes | memoryview, ObjectState]:
-            return await self._part(grant, location, chunk, Wanted(offset, length, exact=False)).read()
+            site = await self._site(grant, location)
+            return await _Part(self, site, location, chunk, Wanted(offset, length, exact=False)).read()
 
         return await in_background(read())
 
     async def _read(
         self, grant: Grant, location: Location, chunk: VirtualChunk, offset: int, length: int
     ) -> bytes | memoryview:
+        site = await self._site(grant, location)
         cuts = self._split(offset, offset + length)
-        parts = [self._part(grant, location, chunk, Wanted(start, stop - start)) for start, stop in cuts]
+        parts = [_Part(self, site, location, chunk, Wanted(start, stop - start)) for start, stop in cuts]
         if len(parts) == 1:
             return (await parts[0].read())[0]
         first = None
-        if parts[0].site.serves_ranges is None:  # before asking so many times: perhaps each answer is the whole file
+        if site.serves_ranges is None:  # before asking so many times: perhaps each answer is the whole file
             first = (await parts.pop(0).read())[0]
-        if not parts[0].site.serves_ranges:
-            return (await self._part(grant, location, chunk, Wanted(offset, length)).read())[0]
+        if not site.serves_ranges:
+            return (await _Part(self, site, location, chunk, Wanted(offset, length)).read())[0]
         rest = await together(part.read() for part in parts)
         return b"".join(data for data in (first, *(data for data, _ in rest)) if data is not None)
 
-    def _part(self, grant: Grant, location: Location, chunk: VirtualChunk, wanted: Wanted) -> _Part:
-        return _Part(self, self._site(grant, location), location, chunk, wanted)
-
-    def _site(self, grant: Grant, location: Location) -> _Site:
+    async def _site(self, grant: Grant, location: Location) -> _Site:
         """Where requests of a grant go from the running event loop."""
-        loop = asyncio.get_running_loop()
-        site = self._sites.get(grant.prefix.text)
-        if site is None or site.loop is not loop:  # another loop: this is a forked child
-            site = self._sites[grant.prefix.text] = _open(grant, location, loop)
-        return site
+        name, loop = grant.prefix.text, asyncio.get_running_loop()
+        if _is_of(self._sites.get(name), loop):
+            return self._sites[name]
+        make = await asyncio.to_thread(_session_class, grant, location)  # loading aiohttp takes its time
+        if not _is_of(self._sites.get(name), loop):
+            self._sites[name] = _open(grant, location, make, loop)
+        return self._sites[name]
 
 
 @dataclass(slots=True)
@@ -142,7 +143,12 @@ class _Site:
         self.serves_ranges = status == 206 or bool(self.serves_ranges)
 
 
-def _open(grant: Grant, location: Location, loop: asyncio.AbstractEventLoop) -> _Site:
+def _is_of(site: _Site | None, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether a site may be used; not if it is of another event loop, as in a forked child."""
+    return site is not None and site.loop is loop
+
+
+def _open(grant: Grant, location: Location, make_session: Any, loop: asyncio.AbstractEventLoop) -> _Site:
     try:
         options, unknown = parse_options(_given(grant))
         if location.scheme == "http" and not options.allow_http:
@@ -153,8 +159,8 @@ def _open(grant: Grant, location: Location, loop: asyncio.AbstractEventLoop) -> 
         logger.warning("options of the container %s that nobody knows are ignored: %s", grant.prefix, unknown)
     credentials = NOBODY if grant.credentials is None else grant.credentials._0
     identity = Identity(origin_of(location.root), credentials)
-    session = _session_class(grant, location)(options, identity.hosts)
-    return _Site(grant, credentials, identity, Exchange(session, identity), loop)
+    exchange = Exchange(make_session(options, identity.hosts), identity)
+    return _Site(grant, credentials, identity, exchange, loop)
 
 
 def _session_class(grant: Grant, location: Location) -> Any:

@@ -38,8 +38,8 @@ def of_refusal(grant: Grant, credentials: HttpCredentials, home: Origin, asked: 
     if isinstance(credentials.auth, HttpAuth.Netrc):
         return (
             f"Name and password come from the line `machine {asked.host} login NAME password PASSWORD` in ~/.netrc: "
-            "add or correct it. If it is right, see on the website of the data whether your account may read there: some "
-            "have to approve an application or accept a licence first."
+            "add or correct it. If it is right, see on the website of the data whether your account may read there: "
+            "some have to approve an application or accept a licence first."
         )
     if asked != home:
         return (

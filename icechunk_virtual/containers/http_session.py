@@ -29,6 +29,7 @@ from icechunk_virtual.containers.http_addresses import (
     plain_host,
 )
 from icechunk_virtual.containers.http_answers import Body, Troubled
+from icechunk_virtual.containers.http_auth import basic
 from icechunk_virtual.containers.http_options import HttpOptions
 from icechunk_virtual.containers.retry import TryFailed
 from icechunk_virtual.containers.troubles import Trouble
@@ -286,7 +287,8 @@ def _proxy_arguments(proxy: str | None) -> dict[str, Any]:
         raise TryFailed(f"the proxy of the environment speaks {url.scheme}, which is not supported: http and https are")
     if url.user is None:
         return {"proxy": url}
-    return {"proxy": url.with_user(None), "proxy_auth": aiohttp.BasicAuth(url.user, url.password or "", "utf-8")}
+    secret = basic(url.user, url.password or "")  # aiohttp makes it Proxy-Authorization
+    return {"proxy": url.with_user(None), "proxy_headers": {"Authorization": secret}}
 
 
 @contextmanager

@@ -135,7 +135,9 @@ class Proxy:
         started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(started)), daemon=True)
         self._thread.start()
-        started.wait(30)
+        while not started.wait(0.2):
+            if not self._thread.is_alive():
+                raise RuntimeError("the server could not be started")
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -154,6 +156,9 @@ class Proxy:
         async with aiohttp.ClientSession(auto_decompress=False) as self._client:
             started.set()
             await self._stop.wait()
+            for connection in server.connections if self.tls else ():
+                if connection.transport is not None:
+                    connection.transport.abort()  # to say goodbye takes longer than there is time
             await runner.cleanup()
 
     async def _answer(self, came: web.BaseRequest) -> web.StreamResponse:

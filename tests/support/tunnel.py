@@ -54,8 +54,8 @@ class Tunnel:
         except (ConnectionError, ssl.SSLError):  # either side has gone
             pass
         finally:
-            back.close()
-            writer.close()
+            back.transport.abort()
+            writer.transport.abort()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

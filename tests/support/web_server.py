@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,10 +55,16 @@ class WebServer(ObjectServer):
     """An `ObjectServer` with `habits`, which are arguments too: ``WebServer({"/f": b"..."}, ranges=False)``."""
 
     def __init__(
-        self, objects: dict[str, bytes], *, host: str = "127.0.0.1", latency: float = 0.0, **habits: Any
+        self,
+        objects: dict[str, bytes],
+        *,
+        host: str = "127.0.0.1",
+        latency: float = 0.0,
+        tls: ssl.SSLContext | None = None,
+        **habits: Any,
     ) -> None:
         self._usual = habits
-        super().__init__(objects, host=host, latency=latency)
+        super().__init__(objects, host=host, latency=latency, tls=tls)
 
     def reset(self) -> None:
         """Forget the log, and have the first habits again."""
@@ -142,7 +149,12 @@ class ProtectedServer(WebServer):
 
     def __init__(self, objects: dict[str, bytes], login: LoginServer, **more: Any) -> None:
         self.login = login
+        self._session = "open"
         super().__init__(objects, **more)
+
+    def sessions_end(self) -> None:
+        """Who was logged in is so no more."""
+        self._session += "-again"
 
     def reset(self) -> None:
         """Forget the log, and have the first habits again. Sessions go on."""
@@ -152,7 +164,7 @@ class ProtectedServer(WebServer):
     async def _guard(self, request: Request, forward: Forward) -> Answer:
         if request.target.startswith("/login?"):
             return self._begin_session(parse_qs(urlsplit(request.target).query))
-        if "session=open" in request.headers.get("Cookie", ""):
+        if f"session={self._session};" in request.headers.get("Cookie", "") + ";":
             return await self._behave(request, forward)
         query = {"client_id": "me", "response_type": "code", "redirect_uri": f"{self.url}/login"}
         query["state"] = self.url + request.target
@@ -164,7 +176,7 @@ class ProtectedServer(WebServer):
             return Answer(403)
         self.login.codes.remove(query["code"][0])
         answer = redirect(302, query["state"][0])
-        answer.headers["Set-Cookie"] = "session=open; Path=/; HttpOnly"
+        answer.headers["Set-Cookie"] = f"session={self._session}; Path=/; HttpOnly"
         return answer
 
 
