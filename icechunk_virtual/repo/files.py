@@ -19,6 +19,7 @@ from icechunk_virtual.repo.file_lock import locked
 from icechunk_virtual.repo.file_sync import sync_directory
 
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_READ |= getattr(os, "O_NOFOLLOW", 0)  # a repository that somebody else made may have links to any file in it
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EOPNOTSUPP}
 
@@ -51,8 +52,15 @@ def read_range(path: str, start: int, stop: int | None, *, limit: int | None = N
         They are more than `limit`.
     WrongSizeError
         The file is shorter. Nothing was allocated.
+    OSError
+        Also for a symbolic link (of the file itself; directories may be links).
     """
-    descriptor = os.open(path, _READ)
+    try:
+        descriptor = os.open(path, _READ)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link; put the file itself there", path) from None
+        raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
