@@ -11,6 +11,7 @@ from typing import Any
 from icechunk_virtual._sync import BothIterator, class_twin, run, sync_twin
 from icechunk_virtual.branches import BranchesAndTags
 from icechunk_virtual.containers.credentials import AnyCredential
+from icechunk_virtual.containers.unverified import Unverified
 from icechunk_virtual.maintenance import Maintenance
 from icechunk_virtual.operations import naming_operations
 from icechunk_virtual.repo import creation, history, inspect, notebook, preload
@@ -29,7 +30,7 @@ from icechunk_virtual.store import IcechunkStore
 
 __all__ = ["GCSummary", "Repository"]
 
-Authorize = Mapping[str, AnyCredential | None]
+Authorize = Mapping[str, AnyCredential | Unverified | None]
 
 
 @naming_operations
