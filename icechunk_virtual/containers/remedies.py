@@ -149,6 +149,8 @@ def remedy(trouble: Trouble, subject: Subject, region: str | None = None) -> str
             return "Correct the function that was given as get_credentials, and open the repository again."
         case Trouble.PAYER if isinstance(options, S3Options):
             return f"Agree to pay for requests:{_code(subject.changed(requester_pays=True))}"
+        case Trouble.PAYER if service == "gcs":
+            return f"Name the project that pays for requests:{_code(subject.changed(user_project='PROJECT'))}"
         case Trouble.WRONG_REGION if isinstance(options, S3Options):
             return f"Name the region of the bucket:{_code(subject.changed(region=region or 'REGION'))}"
         case Trouble.NO_BUCKET | Trouble.NO_HOST:

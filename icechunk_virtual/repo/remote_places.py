@@ -22,7 +22,7 @@ from icechunk_virtual.repo.cloud.s3 import s3_place, tigris_place
 from icechunk_virtual.repo.cloud.store import Place
 
 _VENDOR = re.compile(r"\A(google|gcs|azure_storage|azure)_")
-_GCS_OPTIONS = frozenset({"base_url", "service_account_key", "bearer_token", "skip_signature"})
+_GCS_OPTIONS = frozenset({"base_url", "service_account_key", "bearer_token", "skip_signature", "user_project"})
 _AZURE_OPTIONS = frozenset(
     {
         "access_key",

@@ -255,6 +255,22 @@ def test_an_address_that_was_granted_is_granted_again(cloud: Cloud) -> None:
     assert read(archive.repaired(error, *KEYS["s3"])) == CONTENT
 
 
+def test_who_pays_at_google(cloud: Cloud) -> None:
+    async def handle(request: Request, forward: Forward) -> Answer:
+        if request.headers.get("x-goog-user-project") == "mine":
+            return await cloud.judge(request, forward)
+        return refusal(400, "UserProjectMissing")
+
+    cloud.handle = handle
+    archive = Archive(*store_of("gcs", cloud))
+    good = icv.gcs_credentials(bearer_token="GOOD")
+    error = archive.failure(archive.opened(good))
+    assert "whoever reads has to pay" in error.message
+    assert read(archive.repaired(error, ("PROJECT", "mine"), credentials=good)) == CONTENT
+    with pytest.raises(NotAuthorized, match="user_project"):  # a repository cannot say who pays
+        read(icv.Repository.open(archive.storage, None, icv.containers_credentials({"gs://bucket/": good})))
+
+
 # -- where it is -------------------------------------------------------------------------------------------------------
 
 

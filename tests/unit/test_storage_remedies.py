@@ -224,5 +224,17 @@ def test_permission_that_is_denied_asks_nobody(bucket: Bucket, monkeypatch: pyte
     assert len(CALLS) == 1
 
 
+def test_who_pays_at_google() -> None:
+    with FakeService("google") as fake:
+        storage = fake.storage(
+            bearer_token="t", config={"google_base_url": fake.url, "allow_http": "true", "user_project": "p"}
+        )
+        repo = icv.Repository.create(storage)
+        repo.create_tag("t", repo.lookup_branch("main"))
+        repo.delete_tag("t")
+        assert {request.method for request in fake.requests} >= {"GET", "PUT"}
+        assert {request.headers.get("x-goog-user-project") for request in fake.requests} == {"p"}
+
+
 def test_the_environment_has_none() -> None:
     assert "AWS_ACCESS_KEY_ID" not in os.environ

@@ -68,6 +68,9 @@ class Manner:
     read_headers: Mapping[str, str] = field(default_factory=dict)
 
 
+_PLAIN = Manner()
+
+
 def client_options(role: Role, manner: Manner, settings: EffectiveStorage) -> ClientConfig:
     """Options of the HTTP client."""
     options: ClientConfig = {
@@ -103,12 +106,16 @@ def retry_config(role: Role, settings: EffectiveStorage) -> RetryConfig:
 
 
 def connection(
-    role: Role, config: Mapping[str, Any], given: Mapping[str, str], settings: EffectiveStorage
+    role: Role,
+    config: Mapping[str, Any],
+    given: Mapping[str, str],
+    settings: EffectiveStorage,
+    manner: Manner = _PLAIN,
 ) -> dict[str, Any]:
     """Arguments of a store of Google or Azure. Options that the user has `given` win over ours."""
     of_client = {key: value for key, value in given.items() if key in CLIENT_OPTIONS}
     return {
         "config": {**config, **{key: value for key, value in given.items() if key not in of_client}},
-        "client_options": {**client_options(role, Manner(), settings), **of_client},
+        "client_options": {**client_options(role, manner, settings), **of_client},
         "retry_config": retry_config(role, settings),
     }

@@ -20,7 +20,7 @@ from icechunk_virtual.containers.refreshable import Fresh
 from icechunk_virtual.containers.remedies import remedy
 from icechunk_virtual.containers.snippets import arguments
 from icechunk_virtual.model.checked import text_mapping
-from icechunk_virtual.repo.cloud.clients import connection
+from icechunk_virtual.repo.cloud.clients import Manner, connection
 from icechunk_virtual.repo.cloud.repair import StorageSubject, call
 from icechunk_virtual.repo.cloud.store import Place, Traits
 from icechunk_virtual.repo.cloud.tokens import gcs_token
@@ -51,7 +51,7 @@ class GcsPlace(Place):
     prefix
         Escaped, without slashes at its ends.
     config
-        Options of the library, by name.
+        Options of the library, by name, and ``user_project``: who pays for requests.
     """
 
     bucket: str
@@ -94,14 +94,14 @@ class GcsPlace(Place):
         static: Any = self.credentials._0 if isinstance(self.credentials, GcsCredentials.Static) else None
         if type(static) in _FILES:
             config[_FILES[type(static)]] = static._0
-        provider = self._provider()
+        provider, (manner, given) = self._provider(), _manner(self.config)
 
         def make(role: Role) -> obstore.store.GCSStore:
             return obstore.store.GCSStore(
                 self.bucket,
                 prefix=self.prefix or None,
                 credential_provider=provider,
-                **connection(role, config, self.config, settings),
+                **connection(role, config, given, settings, manner),
             )
 
         return make
@@ -129,6 +129,13 @@ class GcsPlace(Place):
             bearer = credentials._0._0
             return lambda: gcs_token(bearer)
         return None
+
+
+def _manner(config: Mapping[str, str]) -> tuple[Manner, dict[str, str]]:
+    """How requests say who pays for them, and the other options: the library knows no such one."""
+    payers = {name: value for name, value in config.items() if VENDOR.sub("", name.lower()) == "user_project"}
+    headers = {"x-goog-user-project": next(iter(payers.values()))} if payers else {}
+    return Manner(headers=headers), {name: value for name, value in config.items() if name not in payers}
 
 
 def gcs_place(
