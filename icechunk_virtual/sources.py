@@ -52,14 +52,16 @@ class SourceAccess:
         How the files below their prefixes are reached. All others are reached as their URLs alone say.
     credentials
         URL prefix to what `containers_credentials` takes; the longest prefix counts. Without, and with ``None``, as for
-        the reader of a repository: on S3 those of the environment, unsigned requests elsewhere.
+        the reader of a repository: on S3 those of the environment, unsigned requests elsewhere. Keys that are web
+        addresses also allow containers out of a repository to have requests sent there.
     storage_options
         Read remote files through fsspec instead, with these options for its file system.
 
     Raises
     ------
     ValueError
-        A container or prefix that no URL could match, or something else than credentials.
+        A container or prefix that no URL could match, something else than credentials, or both credentials and
+        options for fsspec.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class SourceAccess:
         credentials: Mapping[str, Any] | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if credentials and storage_options is not None:
+            raise ValueError("storage_options have fsspec read the files, which takes no credentials: put them there")
         given = containers.values() if isinstance(containers, Mapping) else containers or ()
         self.containers = tuple(given)
         for container in self.containers:
@@ -110,7 +114,7 @@ class SourceAccess:
             if name not in self._clients:
                 containers = {container.url_prefix: container}
                 granted = check_grants(containers, {container.url_prefix: credentials})
-                authorization = Authorization(containers, granted)
+                authorization = Authorization(containers, granted, self._credentials)
                 self._clients[name] = (authorization, self._kinds[location.scheme](authorization))
             authorization, client = self._clients[name]
         return replace(authorization.readable(location.text), scans=True), client

@@ -124,7 +124,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
             options=settings,
             progress=progress,
             containers=containers_as_said(options, roots),
-            credentials=credentials_as_said(options, roots),
+            credentials=None if options.storage_option else credentials_as_said(options, roots),
             storage_options=dict(options.storage_option) or None,
         )
     return describe(dataset) | target.write(dataset)

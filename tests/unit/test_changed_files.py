@@ -55,8 +55,13 @@ class Archive:
         """Other values, of which some take other room; also of a variable without the dimension."""
         with netCDF4.Dataset(self.paths[1], "a") as file:
             file["temp"][:] = file["temp"][:] * 2 + 1
-        self.server.etag, self.server.modified = '"new"', MODIFIED + 100
+        self.renew_state()
         self.upload()
+
+    def renew_state(self) -> None:
+        """What a server says about objects that are new, in its way."""
+        self.server.etag = self.server.etag and self.server.etag.replace("e", "new")
+        self.server.modified = MODIFIED + 100
 
     @property
     def prefix(self) -> str:
@@ -74,10 +79,12 @@ class Archive:
             return found.load()
 
 
-@pytest.fixture(params=["file", "s3", "http"])
+@pytest.fixture(params=["file", "s3", "http", "http with times alone", "http with weak etags"])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
+    scheme, _, habit = request.param.partition(" with ")
     with ObjectServer({}) as server:
-        yield Archive(tmp_path, server, request.param)
+        server.etag = {"": '"e"', "times alone": None, "weak etags": 'W/"e"'}[habit]
+        yield Archive(tmp_path, server, scheme)
 
 
 def test_the_named_command_repairs(archive: Archive) -> None:
@@ -86,7 +93,8 @@ def test_the_named_command_repairs(archive: Archive) -> None:
     for _ in range(1 if archive.scheme == "file" else 2):  # all objects of this server have one etag
         with pytest.raises(ObjectChanged, match="Restore the file, or renew the references") as caught:
             archive.read()
-        assert f"{caught.value.actual}, the reference expects {caught.value.expected}" in caught.value.message
+        assert str(caught.value.actual) in caught.value.message
+        assert f"the reference expects {caught.value.expected}" in caught.value.message
         program, *arguments = shlex.split(caught.value.message.splitlines()[-1])
         assert program == "icechunk-virtual"
         assert main([archive.repo if argument == "REPO" else argument for argument in arguments]) == 0
@@ -143,7 +151,7 @@ def test_checksums_can_be_left_out_of_account(archive: Archive, caplog: pytest.L
     before = archive.read()
     if archive.scheme == "file":
         archive.paths[1].touch()
-    archive.server.etag, archive.server.modified = '"new"', MODIFIED + 100
+    archive.renew_state()
     with archive.server.recording() as seen:
         xr.testing.assert_equal(archive.read(granted=icv.unverified()), before)
     assert all("If-Match" not in r.headers and "If-Unmodified-Since" not in r.headers for r in seen)
@@ -156,7 +164,9 @@ def test_checksums_can_be_left_out_of_account(archive: Archive, caplog: pytest.L
 
 def test_what_is_granted_unverified(tmp_path: Path) -> None:
     keys = icv.s3_static_credentials(access_key_id="HIDDEN", secret_access_key="HIDDEN")
-    granted = icv.containers_credentials({"s3://a/": icv.unverified(keys), "s3://b/": icv.unverified(), "s3://c/": keys})
+    granted = icv.containers_credentials(
+        {"s3://a/": icv.unverified(keys), "s3://b/": icv.unverified(), "s3://c/": keys}
+    )
     assert "HIDDEN" not in repr(granted)
     config = icv.RepositoryConfig()
     for name in "abc":

@@ -178,6 +178,21 @@ def test_the_longest_prefix_counts(server: ObjectServer) -> None:
     assert ["Authorization" in request.headers for request in seen] == [False, True]
 
 
+def test_containers_of_a_repository_send_requests_only_where_the_caller_says(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    config = icv.RepositoryConfig()
+    config.set_virtual_chunk_container(container(server))
+    storage = icv.local_filesystem_storage(str(tmp_path / "repo"))
+    icv.Repository.create(storage, config)
+    stored = icv.Repository.open(storage).config.virtual_chunk_containers
+    with server.recording() as seen, pytest.raises(ScanError, match="nothing is sent yet"):
+        open_source("s3://bucket/f", containers=stored)
+    assert not seen
+    named = {"s3://bucket/": None, server.url: None}
+    assert open_source("s3://bucket/f", containers=stored, credentials=named).size == len(CONTENT)
+
+
 def test_mistakes_are_named(server: ObjectServer) -> None:
     with pytest.raises(ScanError, match="S3 containers do not accept"):
         open_source("s3://bucket/f", credentials={"s3://bucket/": icv.gcs_credentials(bearer_token="t")})
@@ -187,6 +202,8 @@ def test_mistakes_are_named(server: ObjectServer) -> None:
         open_source("s3://bucket/f", credentials={"relative": None})
     with pytest.raises(ValueError, match="must end in a /"):
         open_source("s3://bucket/f", containers=[icv.VirtualChunkContainer("s3://b", icv.s3_store())])
+    with pytest.raises(ValueError, match="takes no credentials"):
+        open_source("s3://bucket/f", credentials={"s3://bucket/": None}, storage_options={})
     with pytest.raises(ValueError, match="Unknown credential type"):
         open_source("s3://bucket/f", credentials={"s3://bucket/": "key"})
 
