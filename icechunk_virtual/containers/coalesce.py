@@ -18,7 +18,8 @@ _BANDWIDTH = 50e6  # bytes per second of one request: likewise
 _SAMPLES = 32
 _ENOUGH = 4  # samples
 _TELLING = 2**16  # bytes: the time of smaller requests says nothing about bandwidth
-_SMALLEST_PART, _LARGEST_PART = 2**18, 2**22
+_SMALLEST_PART, _LARGEST_PART = 2**20, 2**22
+_SMALLEST_LARGE = 2**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ class Pace:
     def part(self) -> int:
         """Most bytes of one merged request: about what half a round trip carries, so that none waits long for all."""
         return min(max(self.gap // 2, _SMALLEST_PART), _LARGEST_PART)
+
+    @property
+    def large(self) -> int:
+        """Bytes from which a request is better made alone, at the same time as others."""
+        return min(max(self.gap // 4, _SMALLEST_LARGE), _LARGEST_PART // 2)
 
 
 class Meter:

@@ -55,6 +55,7 @@ class _Ask:
 
 
 _Piece: TypeAlias = Piece[_Ask]
+_Flight: TypeAlias = asyncio.Future[tuple[memoryview | Exception]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,8 @@ class Shared:
         self.lock = threading.RLock()  # a coroutine that is thrown away may leave while its thread is in here
         self.buffer: ReadBuffer[_Ask] = ReadBuffer(self.buffer_bytes)
         self.asked = self.fetched = 0  # bytes, also those that are under way
-        self.flights = 0  # requests under way that nobody asked for
-        self.tasks: dict[
-            _Piece, asyncio.Task[memoryview | Exception]
-        ] = {}  # under way; asyncio does not keep them alive
+        self.flights: dict[_Piece, _Flight] = {}  # requests under way; asyncio does not keep them alive
+        self.unasked = 0  # how many of them nobody asked for
         self.sweeps: OrderedDict[Hashable, Sweeps] = OrderedDict()
         self.meters: dict[str, Meter] = {}
 
@@ -185,7 +184,7 @@ class MergingReader:
             The chunk's place in its array, if all of it is asked for.
         """
         shared = self._shared
-        if 2 * length > shared.meter(grant.prefix.text).pace.part:
+        if length >= shared.meter(grant.prefix.text).pace.large:
             return await self._read_alone(grant, location, chunk, offset, length)
         state = (grant.prefix.text, chunk.url, chunk.etag, chunk.last_modified)
         with shared.lock:
@@ -296,11 +295,11 @@ class MergingReader:
 
     def _give_up(self, piece: _Piece) -> None:
         """Stop a request that nobody waits for."""
-        task = self._shared.tasks.get(piece)
-        if task is not None:
+        flight = self._shared.flights.get(piece)
+        if flight is not None:
             self._shared.buffer.remove(piece)
             with contextlib.suppress(RuntimeError):  # its event loop is closed
-                task.get_loop().call_soon_threadsafe(task.cancel)
+                piece.loop.call_soon_threadsafe(flight.cancel)
 
     # -- the end of a window ---------------------------------------------------------------------------------------
 
@@ -351,7 +350,7 @@ class MergingReader:
             offsets,
             lengths,
             gap=advance.pace.gap,
-            most_ranges=_MOST_AHEAD - shared.flights,
+            most_ranges=_MOST_AHEAD - shared.unasked,
             most_bytes=min(left, shared.most_ahead(now)),
         )
         if chosen < len(rows):
@@ -365,7 +364,7 @@ class MergingReader:
             if source not in places or shared.buffer.find(places[source][0], offset, offset + length, now):
                 continue
             state, grant, location = places[source]
-            if 2 * length <= advance.pace.part:
+            if length < advance.pace.large:
                 groups.setdefault(state, _Group(grant, location)).spans.append((offset, offset + length))
                 added += length
         sweep.ahead += added
@@ -417,10 +416,11 @@ class MergingReader:
         chunk = asks[0].chunk if asks else VirtualChunk(state[1], planned.start, len(planned), state[2], state[3])
         if len(asks) > 1 or expected:
             chunk = VirtualChunk(state[1], planned.start, len(planned), state[2], state[3])
-        shared.flights += not asks
-        task = loop.create_task(self._fetch(group.grant, group.location, chunk, piece.start, len(piece)))
-        shared.tasks[piece] = task
-        task.add_done_callback(functools.partial(self._land, piece, unasked=not asks))
+        shared.unasked += not asks
+        # Unlike a task, what `gather` makes of one may be under way when the process ends.
+        flight = asyncio.gather(self._fetch(group.grant, group.location, chunk, piece.start, len(piece)))
+        flight.add_done_callback(functools.partial(self._land, piece, unasked=not asks))
+        shared.flights[piece] = flight
 
     async def _fetch(
         self, grant: Grant, location: Location, chunk: VirtualChunk, start: int, size: int
@@ -430,13 +430,15 @@ class MergingReader:
         except Exception as error:  # noqa: BLE001  # whoever it concerns gets it
             return error
 
-    def _land(self, piece: _Piece, task: asyncio.Task[memoryview | Exception], *, unasked: bool) -> None:
+    def _land(self, piece: _Piece, flight: _Flight, *, unasked: bool) -> None:
         """Hand out what came. Whoever gets nothing asks alone: of what was merged only a part may be at fault."""
         shared = self._shared
-        came = None if task.cancelled() else task.result()
+        came: memoryview | Exception | None = None
+        with contextlib.suppress(asyncio.CancelledError):
+            came = flight.result()[0]
         with shared.lock:
-            shared.tasks.pop(piece, None)
-            shared.flights -= unasked
+            shared.flights.pop(piece, None)
+            shared.unasked -= unasked
             waiting, piece.waiting = piece.waiting, []
             shared.fetched += (len(came) if isinstance(came, memoryview) else 0) - len(piece)
             if isinstance(came, memoryview) and len(came) == len(piece):

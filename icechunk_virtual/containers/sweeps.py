@@ -61,6 +61,7 @@ class Sweep:
         "_repeats",
         "_step",
         "_taken",
+        "_wasted",
         "ahead",
         "asked",
         "expected",
@@ -76,6 +77,7 @@ class Sweep:
         self._last = coord
         self._delta = self._repeats = 0  # along the innermost axis, as long as it is not the stride
         self._taken = 0  # chunks in the last step ahead
+        self._wasted = 0  # bytes fetched ahead of where it did not go
         self.length, self.asked, self.ahead, self.planned = 1, 0, 0, 0
         self.expected = self._after(coord)
 
@@ -101,7 +103,8 @@ class Sweep:
         self._last = coord
         self.expected = self._after(coord)
         self.length += 1
-        if not self.planned:  # what did not come is not ahead either
+        if not self.planned:  # whatever else was fetched is not ahead
+            self._wasted += self.ahead
             self.ahead = 0
         return True
 
@@ -158,7 +161,7 @@ class Sweep:
         """
         size = max(self.asked // self.length, 1)
         growing = max_overread * self.asked < most_bytes
-        count = (min(int(max_overread * self.asked), most_bytes) - self.ahead) // size
+        count = (min(int(max_overread * self.asked) - self._wasted, most_bytes) - self.ahead) // size
         if stalled:  # nothing else happens before it comes, so this is the time for a large step
             return count if count >= max(self.planned, 1) else 0
         enough = self.planned * (4 if growing else 2) <= self._taken

@@ -103,7 +103,9 @@ def test_nothing_is_known_before_a_few_requests() -> None:
 
 @given(st.floats(1e-6, 10), st.floats(1, 1e12))
 def test_parts_are_never_tiny_and_never_huge(latency: float, bandwidth: float) -> None:
-    assert 2**18 <= Pace(latency, bandwidth).part <= 2**22
+    pace = Pace(latency, bandwidth)
+    assert 2**20 <= pace.part <= 2**22
+    assert 2**15 <= pace.large <= pace.part // 2
 
 
 # -- what is fetched ahead ---------------------------------------------------------------------------------------
