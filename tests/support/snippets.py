@@ -6,6 +6,7 @@ import re
 import sys
 import textwrap
 import types
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,6 +46,8 @@ def machine_without_credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies of its first use
 
     async def nobody(*_: object) -> Answer:
         return Answer(404)
