@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import logging
@@ -244,7 +245,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> str:
 def test_T41_errors_tell_no_secrets(
     kind: str, failure: str, server: ObjectServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even if the server does. T42: neither do logs."""
+    """Not even if the server does."""
     repo = repository(kind, server)
     server.handle = FAILURES[failure]
     with caplog.at_level(logging.DEBUG), pytest.raises(IcechunkVirtualError) as caught:
@@ -252,6 +253,19 @@ def test_T41_errors_tell_no_secrets(
     assert CANARY not in everything_told(caught.value)
     assert CANARY not in logged(caplog)
     assert CANARY not in str(pickle.loads(pickle.dumps(caught.value)))
+
+
+@every_kind
+def test_T42_logs_have_no_secrets(kind: str, server: ObjectServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Of what is read, and of what is not."""
+    with caplog.at_level(logging.DEBUG):
+        repo = repository(kind, server)
+        for handle in (server.serve_object, echo, FAILURES["500"], FAILURES["away"]):
+            server.handle = handle
+            with contextlib.suppress(IcechunkVirtualError):
+                get(repo.readonly_session("main").store, "v/c/0")
+    assert logged(caplog), "there is something to see"
+    assert CANARY not in logged(caplog)
 
 
 @pytest.mark.parametrize("kind", ["s3 session", "gs token", "az key", "az signature", "az token"])

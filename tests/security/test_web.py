@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zarr
 from multidict import CIMultiDict
 
 import icechunk_virtual as icv
 from icechunk_virtual.credentials import http_credentials
-from icechunk_virtual.errors import IcechunkError
+from icechunk_virtual.errors import IcechunkError, NotAuthorized
 from icechunk_virtual.storage import http_store
+from tests.support.hierarchies import GROUP, array_document, put
 from tests.support.hostile import CONTENT, open_and_read, repository_of_another
 from tests.support.proxy import Answer, Forward, Proxy, Request
 from tests.support.source import ROOT
@@ -266,6 +268,36 @@ def test_T36_nothing_is_unpacked_on_the_way(server: WebServer) -> None:
         with server.recording() as seen, pytest.raises(IcechunkError):
             read(server)
         assert seen[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_T38_what_is_fetched_ahead_is_authorised_too(server: WebServer, elsewhere: WebServer) -> None:
+    """Reading on through an array asks for what comes next before anybody does."""
+    number = 256
+    data = bytes(range(256)) * 64
+    for each in (server, elsewhere):
+        each.objects["/d/long"] = each.objects["/d/closed/long"] = data
+    prefix, closed, other = f"{server.url}/d/", f"{server.url}/d/closed/", f"{elsewhere.url}/d/"
+    storage = icv.in_memory_storage()
+    config = icv.RepositoryConfig()
+    for place in (prefix, closed, other):
+        config.set_virtual_chunk_container(icv.VirtualChunkContainer(place, http_store({"allow_http": "true"})))
+    writer = icv.Repository.create(storage, config).writable_session("main")
+    put(writer.store, "zarr.json", GROUP)
+    put(writer.store, "v/zarr.json", array_document((number * 64,), (64,)))
+    places = [prefix if i < 128 or i % 2 else (closed, other)[i // 2 % 2] for i in range(number)]
+    specs = [icv.VirtualChunkSpec([i], f"{places[i]}long", 64 * i, 64) for i in range(number)]
+    writer.store.set_virtual_refs("v", specs)
+    writer.commit("references")
+    store = icv.Repository.open(storage, None, {prefix: None}).readonly_session("main").store
+    array = zarr.open_array(store, path="v", mode="r")
+    with server.recording() as home, elsewhere.recording() as seen:
+        for i in range(127):
+            assert array[64 * i : 64 * (i + 1)].tobytes() == data[64 * i : 64 * (i + 1)]
+        with pytest.raises(NotAuthorized):
+            array[64 * 128 : 64 * 129]
+    assert not seen
+    assert {request.target for request in home} == {"/d/long"}
+    assert len(home) < 64, "some of it was fetched ahead"
 
 
 def test_T37_an_object_store_s_answer_that_claims_to_be_huge_does_not_end_the_process() -> None:
