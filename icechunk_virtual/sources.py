@@ -6,6 +6,7 @@ And which containers a repository needs, so that they can be read the same way l
 from __future__ import annotations
 
 import posixpath
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -40,6 +41,8 @@ _SETTINGS = RepositoryConfig(
     storage=StorageSettings(retries=StorageRetriesSettings(max_tries=5, initial_backoff_ms=100, max_backoff_ms=2_000))
 )
 """Less patient than the reader of a repository: somebody is waiting to hear that a URL is wrong."""
+_QUERY = re.compile(r"(https?://[^?#]*)[?#].*", re.IGNORECASE | re.DOTALL)
+_SIGNATURE = re.compile(r"[?&](X-(Amz|Goog)-Signature|Signature|sig|token|access_token)=", re.IGNORECASE)
 _MOST_FOLDERS = 8  # more of them get the folder above as one container
 
 
@@ -181,7 +184,7 @@ def container_prefixes(urls: Iterable[str]) -> tuple[str, ...]:
     ('file:///data/a/', 'file:///home/me/')
     """
     folders: list[str] = []
-    for folder in sorted({url.rsplit("/", 1)[0] + "/" for url in urls}):
+    for folder in sorted({_without_query(url).rsplit("/", 1)[0] + "/" for url in urls}):
         if not folders or not folder.startswith(folders[-1]):
             folders.append(folder)
     if len(folders) <= _MOST_FOLDERS:
@@ -196,6 +199,21 @@ def container_prefixes(urls: Iterable[str]) -> tuple[str, ...]:
         common = posixpath.commonpath([folder.partition("://")[2] for folder in together])
         prefixes.append(f"{scheme}://{common}/")
     return tuple(prefixes)
+
+
+def _without_query(url: str) -> str:
+    found = _QUERY.fullmatch(url)
+    return url if found is None else found[1]
+
+
+def secrets_in(urls: Iterable[str]) -> list[str]:
+    """Warnings about signatures in URLs, which references keep."""
+    signed = [_without_query(url) for url in urls if _QUERY.fullmatch(url) and _SIGNATURE.search(url)]
+    return [
+        f"the URL of {url} has a signature or token in its query, which is saved with every reference: whoever reads "
+        "the repository can use it, and when it ends, nobody can read the chunks"
+        for url in signed
+    ]
 
 
 def container_of(prefix: str) -> VirtualChunkContainer:

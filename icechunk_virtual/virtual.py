@@ -18,7 +18,7 @@ from icechunk_virtual.scanners.combine import concat as concat_scanned
 from icechunk_virtual.scanners.dataset import Scanned, Stored, VirtualArray, VirtualGroup, count, overview
 from icechunk_virtual.scanners.spec import ScannerSpec, ScanOptions
 from icechunk_virtual.session import Session
-from icechunk_virtual.sources import Containers, SourceAccess, containers_for, prefixes_for
+from icechunk_virtual.sources import Containers, SourceAccess, containers_for, prefixes_for, secrets_in
 from icechunk_virtual.store import IcechunkStore
 from icechunk_virtual.writing import Mode, Region, write
 
@@ -234,7 +234,7 @@ def scan(
     one = functools.partial(_scan_file, access=access, scanner=scanner, options=options or ScanOptions())
     found = list(_scan_all(urls, one, executor, progress))
     whole = found[0] if concat is None else concat_scanned(found, concat)
-    notes = whole.warnings if not skipped else (*whole.warnings, _skipped_text(skipped))
+    notes = (*whole.warnings, *secrets_in(urls), *([_skipped_text(skipped)] if skipped else []))
     sources = tuple(item.url for item in found)
     return VirtualDataset(whole.root, sources, whole.format, whole.stored, notes, access.containers)
 

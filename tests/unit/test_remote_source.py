@@ -297,6 +297,16 @@ def test_containers_of_files_that_none_was_given_for(days: list[str], server: Ob
     assert [c.url_prefix for c in found.containers] == list(found.prefixes)
 
 
+def test_queries_of_web_addresses(days: list[str], server: ObjectServer) -> None:
+    server.objects["/days/a.nc"] = server.objects["/bucket/days/a.nc"]
+    plain, signed = f"{server.url}/days/a.nc?of=x/y", f"{server.url}/days/a.nc?X-Amz-Signature=HIDDEN"
+    found = icv.scan(plain)
+    assert (found.sources, found.prefixes, found.warnings) == ((plain,), (f"{server.url}/days/",), ())
+    (warning,) = icv.scan(signed).warnings
+    assert f"{server.url}/days/a.nc has a signature or token" in warning
+    assert "HIDDEN" not in warning
+
+
 def test_a_scan_says_that_changes_will_not_be_noticed(days: list[str], server: ObjectServer) -> None:
     assert not icv.scan(days[0], containers=[container(server)]).warnings
     server.etag = server.modified = None
