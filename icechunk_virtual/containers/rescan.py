@@ -18,12 +18,12 @@ _FLAGS = ("force_path_style", "requester_pays")
 def rescan_command(grant: Grant, location: Location) -> str:
     """The command as a line to be pasted. Everything in it may be foreign: it is quoted for the shell.
 
-    Only the repository, and its group, is left to be filled in. Keys and tokens are never named: the program takes
-    them from the environment.
+    Only the repository, and its group, is left to be filled in, and what would not look like what it is. Keys and
+    tokens are never named: the program takes them from the environment.
     """
     file = local_path(location) if location.scheme == "file" else location.text
     command = ["icechunk-virtual", "scan", file, "--repo", "REPO", "--mode", "r+", *_options(grant)]
-    return shlex.join(command)
+    return shlex.join(part if part.isprintable() else "..." for part in command)
 
 
 def _options(grant: Grant) -> list[str]:

@@ -111,6 +111,7 @@ def grant(prefix: str, store: Any, credentials: Any = None) -> Any:
     [
         ("file:///data/a%20b.nc", icv.local_filesystem_store("/"), None, "'/data/a b.nc' --repo REPO --mode r+"),
         ("file:///data/$(rm).nc", icv.local_filesystem_store("/"), None, "'/data/$(rm).nc' --repo REPO --mode r+"),
+        ("file:///data/\u202eevil", icv.local_filesystem_store("/"), None, "... --repo REPO --mode r+"),
         ("s3://b/f", icv.s3_store(region="eu"), None, "s3://b/f --repo REPO --mode r+ --region eu"),
         ("s3://b/f", icv.s3_store(anonymous=True), None, "s3://b/f --repo REPO --mode r+ --anonymous"),
         ("s3://b/f", icv.s3_store(), icv.s3_anonymous_credentials(), "s3://b/f --repo REPO --mode r+ --anonymous"),
