@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 import icechunk_virtual as icv
 from icechunk_virtual.containers import http_answers, http_client
@@ -315,9 +317,14 @@ def test_nobody_listens() -> None:
     assert (caught.value.status, caught.value.tries) == (None, 2)
 
 
-def test_no_such_host() -> None:
-    with pytest.raises(VirtualReadError, match=r"there is no host of that name: no-such-host\.invalid"):
-        Reader("http://no-such-host.invalid/", tries=1)()
+def test_no_such_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(VirtualReadError, match=r"there is no host of that name: data\.example\.org") as caught:
+        Reader("http://data.example.org/", tries=2)()
+    assert caught.value.tries == 2
 
 
 def test_silence(server: WebServer) -> None:
@@ -435,7 +442,7 @@ def test_who_stops_waiting_stops_the_request(server: WebServer, read: Reader) ->
 
     async def never(_request: Request, _forward: Forward) -> Answer:
         arrived.set()
-        return Answer(206, body=WANTED, stall_after=1)
+        return Answer(206, CIMultiDict({"Content-Range": "bytes 10-29/256"}), WANTED, stall_after=1)
 
     async def impatient() -> None:
         task = asyncio.create_task(read.read("f"))

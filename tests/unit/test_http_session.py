@@ -21,7 +21,6 @@ from tests.support.web_reads import CONTENT, Reader
 from tests.support.web_server import WebServer
 
 WANTED = CONTENT[10:30]
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 @pytest.fixture
@@ -34,13 +33,6 @@ def server() -> Iterator[WebServer]:
 def proxy() -> Iterator[Proxy]:
     with Proxy() as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in PROXIES:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 # -- proxies -----------------------------------------------------------------------------------------------------
