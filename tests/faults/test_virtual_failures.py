@@ -7,11 +7,15 @@ container, status and number of tries.
 from __future__ import annotations
 
 import asyncio
+import os
+import pickle
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -308,3 +312,52 @@ def test_shards_are_no_exception(cases: dict[str, Case], server: ObjectServer) -
         for selection in (slice(16, 20), slice(None), slice(17, 18)):
             with pytest.raises(VirtualReadError):
                 array[selection]
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str, type[ReadFailure]]] = {
+    "missing": (Path.unlink, "there is no such file", VirtualReadError),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "it is a directory", VirtualReadError),
+    "too short": (lambda path: os.truncate(path, 25), "not enough data", VirtualReadError),
+    "empty": (lambda path: os.truncate(path, 0), "not enough data", VirtualReadError),
+    "changed": (lambda path: os.utime(path, (2**31, 2**31)), "checksum of the object .* changed", ObjectChanged),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_files(name: str, tmp_path: Path) -> None:
+    spoil, words, kind = SPOILT[name]
+    path, prefix = tmp_path / "f", f"{tmp_path.as_uri()}/"
+    path.write_bytes(CONTENT)
+    config = icv.RepositoryConfig()
+    config.set_virtual_chunk_container(icv.VirtualChunkContainer(prefix, icv.local_filesystem_store(tmp_path)))
+    store = icv.Repository.create(icv.in_memory_storage(), config, {prefix: None}).writable_session("main").store
+    put(store, "zarr.json", b'{"zarr_format":3,"node_type":"group","attributes":{}}')
+    put(store, "a/zarr.json", array_document((40,), (10,), fill_value=77, dimension_names=["x"]))
+    checksum = None if name != "changed" else datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    for i in range(3):
+        store.set_virtual_ref(f"a/c/{i}", f"{prefix}f", offset=10 * i, length=10, checksum=checksum)
+    array = zarr.open_array(store, path="a", mode="r")
+    np.testing.assert_array_equal(array[:], [*CONTENT[:30], *[77] * 10])
+    spoil(path)
+    for read in (
+        lambda: asyncio.run(store.get("a/c/2", default_buffer_prototype())),
+        lambda: array[20:30],
+        lambda: array[:],
+        lambda: xr.open_zarr(store, consolidated=False, chunks=None)["a"].values,
+    ):
+        with pytest.raises(kind, match=words) as caught:
+            read()
+        assert (caught.value.prefix, caught.value.location) == (prefix, f"{prefix}f")
+        assert (caught.value.status, caught.value.tries) == (None, None)
+    np.testing.assert_array_equal(array[30:], [77] * 10)
+
+
+def test_failures_travel(cases: dict[str, Case], server: ObjectServer) -> None:
+    """Tasks on other machines fail with the same error."""
+    answering(server, Answer(404))
+    with pytest.raises(VirtualReadError) as caught:
+        cases["s3"].get()
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (type(copy), str(copy), vars(copy)) == (VirtualReadError, str(caught.value), vars(caught.value))

@@ -66,7 +66,7 @@ ANSWERS: list[tuple[int, str, Trouble | None]] = [
     ),
     (
         403,
-        "<Error><Code>AuthenticationFailed</Code><A>Signature not valid in the specified time frame: Start [x]</A></Error>",
+        "<Error><Code>AuthenticationFailed</Code><A>Signature not valid in the specified time frame</A></Error>",
         Trouble.EXPIRED,
     ),
     (
