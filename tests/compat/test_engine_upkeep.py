@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from tests.support.engines import (
     put,
 )
 from tests.support.histories import STEPS, Run, Sources, array_document, changed, group_document, many_types, virtual
+from tests.support.object_server import ObjectServer
 from tests.support.source import ROOT
 
 icechunk: Any = pytest.importorskip("icechunk", reason="the judge, icechunk 1.x, is not installed")
@@ -290,6 +292,28 @@ def containers(tmp_path: Path) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
+def servers(tmp_path: Path) -> tuple[Any, Any]:
+    """Requests to a server that only the stored configuration names."""
+    found = []
+    with ObjectServer({"/bucket/f": b"data"}) as server:
+        for engine in BOTH:
+            ic, config = engine.ic, engine.config()
+            store = ic.s3_store("r", server.url, allow_http=True, force_path_style=True, anonymous=True)
+            config.set_virtual_chunk_container(ic.VirtualChunkContainer("s3://bucket/", store))
+            session = engine.create(tmp_path / engine.name, config).writable_session("main")
+            put(session.store, "a/zarr.json", array_document((4,), (4,)))
+            session.store.set_virtual_ref("a/c/0", "s3://bucket/f", offset=0, length=4)
+            session.commit("reference")
+            granted = ic.containers_credentials({"s3://bucket/": ic.s3_anonymous_credentials()})
+            repo = ic.Repository.open(engine.storage(tmp_path / engine.name), None, granted)
+            store = repo.readonly_session("main").store
+            with server.recording() as seen, contextlib.suppress(ic.IcechunkError):
+                get(store, "a/c/0")
+            found.append(len(seen))
+    assert found[0] == 0
+    return found[0], found[1]
+
+
 SHOWN: dict[str, Callable[[Path], tuple[Any, Any]]] = {
     "siblings": siblings,
     "resurrection": resurrection,
@@ -302,6 +326,7 @@ SHOWN: dict[str, Callable[[Path], tuple[Any, Any]]] = {
     "all or nothing": all_or_nothing,
     "times": moments,
     "containers": containers,
+    "servers": servers,
 }
 
 

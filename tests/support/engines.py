@@ -84,6 +84,10 @@ DEVIATIONS = {
         "two nodes made anew at one path are in conflict; the original lets the later one replace the other",
         since="1.1.20",
     ),
+    "servers": Deviation(
+        "servers that only a stored container names, and its proxies and certificates, are not used; the original "
+        "sends requests there"
+    ),
     "containers": Deviation(
         "containers given to `open` are added to the stored ones; the original forgets the stored ones",
         since="1.1.18",
