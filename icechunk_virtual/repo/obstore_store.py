@@ -26,6 +26,7 @@ from icechunk_virtual.errors import (
     TransientStorageError,
 )
 from icechunk_virtual.repo.body import body_of
+from icechunk_virtual.repo.bounded import for_each
 from icechunk_virtual.repo.foreign_errors import (
     cut_off,
     too_short,
@@ -46,6 +47,7 @@ T = TypeVar("T")
 
 SMALL_UPLOAD = 2**20
 """Bytes; a larger body may take its time."""
+_DELETIONS = 10  # requests at once where each names one object; so does the library
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -275,8 +277,7 @@ class ObstoreStore(ABC):
             await self._asked(keys[0], lambda: self._remove(spelt))
         except ObjectNotFound:
             if len(keys) > 1:  # some providers stop at the first that is missing
-                for key in keys:
-                    await self._delete((key,))
+                await for_each(keys, lambda key: self._delete((key,)), at_once=_DELETIONS)
 
     async def sync(self, keys: Iterable[str]) -> None:  # noqa: B027  # nothing to do is right for all of them
         """Do nothing: what an object store has confirmed is safe."""

@@ -208,6 +208,22 @@ def test_delete(store: ObjectStore) -> None:
     run(work())
 
 
+@pytest.mark.parametrize(("there", "never"), [(260, 0), (10, 1000)])
+def test_delete_many(store: ObjectStore, there: int, never: int) -> None:
+    """More than one request may name: 256 on Azure, 1000 on S3."""
+    if isinstance(store, CloudStore) and "s3://" not in repr(store) and never:
+        pytest.skip("a request for each of them")
+
+    async def work() -> None:
+        names = [f"chunks/{i}" for i in range(there)]
+        await asyncio.gather(*(store.put(name, b"", durable=False) for name in names))
+        await store.put("chunks/kept", b"")
+        assert await store.delete([*names, *(f"chunks/never-{i}" for i in range(never))]) == there + never
+        assert await keys(store) == ["chunks/kept"]
+
+    run(work())
+
+
 def test_put_new(store: ObjectStore) -> None:
     async def work() -> None:
         version = await store.put_new("refs/branch.main/ref.json", b"1")

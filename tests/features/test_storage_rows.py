@@ -348,6 +348,26 @@ def test_F081_content_types(ic: Any, bucket: Bucket) -> None:
     assert names == {"ic_spec_ver", "ic_client", "ic_file_type", "ic_comp_alg"}
 
 
+@pytest.mark.parametrize(
+    ("where", "kind", "metadata"),
+    [("google_bucket", "Content-Type", "x-goog-meta-"), ("azure_container", "x-ms-blob-content-type", "x-ms-meta-")],
+)
+@pytest.mark.parametrize("wanted", [True, False])
+def test_F081_content_types_elsewhere(
+    where: str, kind: str, metadata: str, wanted: bool, request: pytest.FixtureRequest
+) -> None:
+    place: GoogleBucket | AzureContainer = request.getfixturevalue(where)
+    repo = created(ours, place.storage(), configured(unsafe_use_metadata=wanted))
+    tip = repo.lookup_branch("main")
+    sent = {unquote(r.target.partition("?")[0]): r.headers for r in place.proxy.log("PUT")}
+    (snapshot,) = (headers for name, headers in sent.items() if "snapshots" in name and name.endswith(tip))
+    (config,) = (headers for name, headers in sent.items() if name.endswith("config.yaml"))
+    assert (config.get(kind) == "application/yaml") == wanted
+    assert snapshot.get(kind) == "application/octet-stream" or not wanted
+    said = {name.lower().removeprefix(metadata) for name in snapshot if name.lower().startswith(metadata)}
+    assert said == ({"ic_spec_ver", "ic_client", "ic_file_type", "ic_comp_alg"} if wanted else set())
+
+
 def test_F080_keys_have_forward_slashes(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sep", "\\")
     monkeypatch.setattr("os.altsep", "/")

@@ -379,6 +379,15 @@ def test_pages_of_a_listing(bucket: Bucket) -> None:
     assert len(bucket.proxy.log("GET", "list-type=2")) == 3
 
 
+def test_ranges_are_handed_on_uncopied(bucket: Bucket) -> None:
+    store = store_of(bucket)
+    run(store.put("chunks/k", b"x" * 100_000))
+    found = run(store.get("chunks/k", start=0, stop=100_000))
+    assert type(found) is memoryview
+    assert type(found.obj).__name__ == "Bytes", "the library's own"
+    assert found == b"x" * 100_000
+
+
 @pytest.mark.parametrize(
     ("status", "code", "tries", "outcome"),
     [
