@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 
 import icechunk_virtual as icv
 from icechunk_virtual.credentials import http_credentials
-from icechunk_virtual.errors import IcechunkError, NotAuthorized
+from icechunk_virtual.errors import IcechunkError, NotAuthorized, ScanError
 from icechunk_virtual.storage import http_store
 from tests.support.hierarchies import GROUP, array_document, put
 from tests.support.hostile import CONTENT, open_and_read, repository_of_another
@@ -97,6 +97,13 @@ def test_T30_no_redirect_leads_into_the_inner_network(number: int, server: WebSe
 def test_T30_whoever_opened_the_repository_may_allow_it(server: WebServer, elsewhere: WebServer) -> None:
     server.redirect("/d/f", f"{elsewhere.url}/d/f")
     assert read(server, http_credentials(redirect_hosts=[OTHER])) == CONTENT[:10]
+
+
+def test_T30_nor_when_a_file_is_scanned(server: WebServer, elsewhere: WebServer) -> None:
+    server.redirect("/d/f.nc", f"{elsewhere.url}/d/f")
+    with elsewhere.recording() as seen, pytest.raises(ScanError, match="no address of the public internet"):
+        icv.scan(f"{server.url}/d/f.nc")
+    assert not seen
 
 
 def test_T30_nor_do_many_redirects(server: WebServer, elsewhere: WebServer) -> None:
