@@ -1,7 +1,7 @@
-"""How often and how patiently a failed read of a virtual chunk is repeated: the same for every transport.
+"""How often and how patiently a failed request is made again: the same for every transport, and for storages.
 
-Reads change nothing, so each may be repeated. A client makes one request per call of its `attempt`, with the
-repetitions of its library switched off, and says by `TryFailed` what became of it. Knows no transport.
+Reads of virtual chunks change nothing, so each may be repeated. A client makes one request per call of its `attempt`,
+with the repetitions of its library switched off, and says by `TryFailed` what became of it. Knows no transport.
 """
 
 from __future__ import annotations
@@ -89,6 +89,34 @@ class Retries:
         return max(longest / 1000 * (1 + chance) / 2, min(wait_seconds, self.max_backoff_ms / 1000))
 
 
+ONE_TRY = Retries(1, 0, 0)
+
+
+class Patience:
+    """What is left of it for one operation.
+
+    Parameters
+    ----------
+    retries
+        How much there is.
+    """
+
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+        self._end_us = retries.world.now_us() + PATIENCE_SECONDS * 1_000_000
+        self.tries = 1
+
+    async def again(self, wait_seconds: float = 0) -> bool:
+        """Whether to try again. Waits before it says yes, for a time with some chance in it."""
+        pause = self._retries.pause_seconds(self.tries, wait_seconds)
+        late = self._retries.world.now_us() + pause * 1_000_000 > self._end_us
+        if late or self.tries >= self._retries.max_tries:
+            return False
+        self.tries += 1
+        await asyncio.sleep(pause)
+        return True
+
+
 async def repeated(
     attempt: Callable[[int], Awaitable[T]],
     grant: Grant,
@@ -116,19 +144,15 @@ async def repeated(
     VirtualReadError
         From the last `TryFailed`; with its status, and the number of tries.
     """
-    tries, allowed = 0, retries.max_tries
-    end_us = retries.world.now_us() + PATIENCE_SECONDS * 1_000_000
+    tries, patience = 0, Patience(retries)
     while True:
         tries += 1
         try:
             return await attempt(tries)
         except TryFailed as failure:
             if failure.stale and renew is not None and await renew():
-                renew, allowed = None, allowed + 1
-                continue
-            pause = retries.pause_seconds(tries, failure.wait_seconds)
-            if not failure.again or tries >= allowed or retries.world.now_us() + pause * 1_000_000 > end_us:
+                renew = None
+            elif not failure.again or not await patience.again(failure.wait_seconds):
                 raise failed(
                     grant, location, chunk, failure.reason, failure.remedy, status=failure.status, tries=tries
                 ) from failure.__cause__
-        await asyncio.sleep(pause)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import obstore
 from obstore import exceptions as foreign
 
-from icechunk_virtual.containers.retry import Retries
+from icechunk_virtual.containers.retry import ONE_TRY, Patience, Retries
 from icechunk_virtual.errors import (
     ObjectNotFound,
     PermissionDenied,
@@ -36,7 +36,6 @@ from icechunk_virtual.repo.foreign_errors import (
 )
 from icechunk_virtual.repo.format.envelope import SPEC_VERSION, FileType, client_name
 from icechunk_virtual.repo.object_store import PAGE_SIZE, ObjectInfo, PartPolicy, Version, escape_key, unescape_key
-from icechunk_virtual.repo.patience import ONE_TRY, Patience
 
 if TYPE_CHECKING:
     from obstore import Attributes, ObjectMeta, PutMode, PutResult, UpdateVersion

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 import icechunk_virtual as ours
-from icechunk_virtual.containers.retry import Retries
+from icechunk_virtual.containers.retry import Patience, Retries
 from icechunk_virtual.errors import StorageError, TransientStorageError
 from icechunk_virtual.model.world import World
 from icechunk_virtual.repo.cloud.store import CloudStore
-from icechunk_virtual.repo.patience import Patience
 from tests.support.clouds import Bucket
 from tests.support.proxy import Answer, Forward, Request
 

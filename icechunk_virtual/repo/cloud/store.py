@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore import exceptions as foreign
 
-from icechunk_virtual.containers.retry import Retries
+from icechunk_virtual.containers.retry import Patience, Retries
 from icechunk_virtual.containers.troubles import Trouble
 from icechunk_virtual.errors import (
     ObjectNotFound,
@@ -31,7 +31,6 @@ from icechunk_virtual.repo.foreign_errors import (
 )
 from icechunk_virtual.repo.object_store import PartPolicy, Version, part_ranges
 from icechunk_virtual.repo.obstore_store import ObstoreStore, Role
-from icechunk_virtual.repo.patience import Patience
 from icechunk_virtual.repo.settings import EffectiveStorage, StorageSettings
 
 if TYPE_CHECKING:
