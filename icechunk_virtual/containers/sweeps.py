@@ -21,6 +21,7 @@ _SLACK = 64  # chunks: holes of chunks that do not exist, and strides, are at mo
 _LINES = 8  # steps along an outer axis are at most this long
 _SURE = 4  # repetitions that make a distance a stride
 _FEWEST = 4  # chunks that are worth a step while others are on their way
+_LONG_STEP = 256  # chunks, whose reading takes about as long as a request
 _TRACKED = 32  # sweeps at a time, each perhaps of a thread
 _LOOKED_AT = 4  # of those without evidence
 
@@ -160,12 +161,11 @@ class Sweep:
             The last chunk was not there when it was asked for.
         """
         size = max(self.asked // self.length, 1)
-        growing = max_overread * self.asked < most_bytes
         count = (min(int(max_overread * self.asked) - self._wasted, most_bytes) - self.ahead) // size
         if stalled:  # nothing else happens before it comes, so this is the time for a large step
             return count if count >= max(self.planned, 1) else 0
-        enough = self.planned * (4 if growing else 2) <= self._taken
-        return count if enough and count >= max(self.planned, _FEWEST) else 0
+        share = 4 if self._taken < _LONG_STEP else 2  # of a short step, more is gained by a larger next one
+        return count if self.planned * share <= self._taken and count >= max(self.planned, _FEWEST) else 0
 
     def upcoming(self, count: int) -> NDArray[np.int64]:
         """The next chunks that were not handed out yet, int64 (up to `count`, ndim); now they are."""
