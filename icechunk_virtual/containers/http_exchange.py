@@ -13,10 +13,12 @@ from typing import Protocol
 from icechunk_virtual.containers.http_addresses import BadRedirect, Origin, origin_of, redirected
 from icechunk_virtual.containers.http_answers import Body
 from icechunk_virtual.containers.http_auth import Identity
+from icechunk_virtual.containers.http_shortcuts import LONGEST, Shortcuts, lifetime
 from icechunk_virtual.containers.retry import TryFailed
 
 MOST_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_GOOD = frozenset({200, 206, 412, 416})
 
 
 class Answer(Protocol):
@@ -66,6 +68,7 @@ class Exchange:
         self._connections, self._identity = connections, identity
         self._login = asyncio.Lock()
         self._logins = 0
+        self._shortcuts = Shortcuts()
 
     async def ask(self, url: str, headers: Mapping[str, str]) -> Answer:
         """The answer at the end of all redirects.
@@ -89,21 +92,43 @@ class Exchange:
         return await self._follow(url, headers, log_in=True)
 
     async def _follow(self, url: str, headers: Mapping[str, str], *, log_in: bool) -> Answer:
-        for _ in range(MOST_REDIRECTS + 1):
+        answer = await self._try_shortcut(url, headers)
+        if answer is not None:
+            return answer
+        start, seconds = url, LONGEST
+        for hops in range(MOST_REDIRECTS + 1):
             origin = origin_of(url)
             if not log_in and await self._logs_in_at(origin):
                 raise _LoginNeeded
             answer = await self._connections.get(url, {**headers, **await self._headers(origin)})
             if answer.status not in _REDIRECTS:
+                if hops and answer.status in _GOOD:
+                    self._shortcuts.keep(start, url, seconds)
                 return answer
+            seconds = min(seconds, lifetime(answer.status, answer.headers))
             await answer.discard()
             try:
                 url = redirected(url, answer.headers.get("Location"))
             except BadRedirect as error:
                 raise TryFailed(str(error), answer.status) from None
-        raise TryFailed(
-            f"the server redirects more than {MOST_REDIRECTS} times, at last to {origin_of(url)}", answer.status
-        )
+        reason = f"the server redirects more than {MOST_REDIRECTS} times, at last to {origin_of(url)}"
+        raise TryFailed(reason, None if answer is None else answer.status)
+
+    async def _try_shortcut(self, url: str, headers: Mapping[str, str]) -> Answer | None:
+        """A good answer from where the redirects of a URL ended last time."""
+        end = self._shortcuts.find(url)
+        if end is None:
+            return None
+        try:
+            answer = await self._connections.get(end, {**headers, **await self._headers(origin_of(end))})
+        except TryFailed:
+            self._shortcuts.forget(url)
+            raise
+        if answer.status in _GOOD:
+            return answer
+        self._shortcuts.forget(url)
+        await answer.discard()
+        return None
 
     async def _logs_in_at(self, origin: Origin) -> bool:
         with _telling():

@@ -22,7 +22,7 @@ from icechunk_virtual.storage import http_store, s3_store
 from tests.support.hierarchies import array_document, get, put
 from tests.support.hostile import CONTENT, open_and_read, repository_of_another
 from tests.support.object_server import ObjectServer
-from tests.support.proxy import Answer, Forward, Request
+from tests.support.proxy import Answer, Forward, Proxy, Request
 from tests.support.web_server import WebServer
 
 KEY = icv.s3_credentials(access_key_id="KEYID", secret_access_key="SECRET", session_token="TOKEN")
@@ -130,3 +130,22 @@ def test_T88_folders_of_a_repository_may_be_links(tmp_path: Path) -> None:
     (tmp_path / "r" / "chunks").rename(tmp_path / "other disk")
     (tmp_path / "r" / "chunks").symlink_to(tmp_path / "other disk")
     assert get(icv.Repository.open(storage).readonly_session("main").store, "v/c/0") == CONTENT[:10]
+
+
+def test_T89_behind_a_proxy_names_are_its_business(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Proxy() as proxy:
+
+        async def look_up(request: Request, forward: Forward) -> Answer:
+            target = request.target.replace("http://inner.example.org", server.url)
+            return await forward(Request(request.method, target, request.headers, request.body))
+
+        proxy.handle = look_up
+        monkeypatch.setenv("http_proxy", proxy.url)
+        prefix = f"{server.url}/d/"
+        storage = repository_of_another({prefix: http_store({"allow_http": "true"})}, f"{prefix}f")
+        server.redirect("/d/f", "http://inner.example.org/elsewhere")
+        assert open_and_read(storage, {prefix: None}) == CONTENT[:10]
+        for host in ("inner", "10.0.0.1"):
+            server.redirect("/d/f", f"http://{host}/elsewhere")
+            with pytest.raises(icv.IcechunkError, match="no address of the public internet"):
+                open_and_read(storage, {prefix: None})

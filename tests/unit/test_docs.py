@@ -34,6 +34,7 @@ BEFORE: dict[str, list[tuple[str, ...]]] = {
     "docs/how-to/large-arrays.md": [],
     "docs/how-to/logging.md": [],
     "docs/how-to/solve-conflicts.md": [SCAN],
+    "docs/how-to/web-servers.md": [SCAN],
     "docs/how-to/write-a-scanner.md": [],
     "docs/how-to/write-with-dask.md": [],
     "docs/reference/command-line.md": [SCAN],

@@ -15,6 +15,7 @@ from icechunk_virtual.containers.http_addresses import origin_of
 from icechunk_virtual.containers.http_auth import Identity
 from icechunk_virtual.containers.http_exchange import MOST_REDIRECTS
 from icechunk_virtual.containers.http_session import _Resolver
+from icechunk_virtual.containers.http_shortcuts import Shortcuts
 from icechunk_virtual.errors import VirtualReadError
 from tests.support.object_server import ETAG
 from tests.support.proxy import Answer, Forward, Request
@@ -148,6 +149,81 @@ def test_without_a_target(home: WebServer) -> None:
     home.habits.first = [Answer(302)]
     with pytest.raises(VirtualReadError, match="without saying where to"):
         Reader(home.url + "/")()
+
+
+# -- what is remembered ------------------------------------------------------------------------------------------
+
+
+def allow_caching(server: WebServer, control: str, status: int = 302, target: str = "/f") -> None:
+    """Have a server redirect /old, and say for how long that holds."""
+
+    async def redirecting(request: Request, forward: Forward) -> Answer:
+        if request.target != "/old":
+            return await server.serve_object(request, forward)
+        answer = redirect(status, target)
+        if control:
+            answer.headers["Cache-Control"] = control
+        return answer
+
+    server.handle = redirecting
+
+
+@pytest.mark.parametrize(
+    ("control", "status", "asked"),
+    [
+        ("private, max-age=60", 302, 1),
+        ("max-age=60", 303, 1),
+        ("", 308, 1),
+        ("", 301, 1),
+        ("", 302, 3),
+        ("max-age=0", 301, 3),
+        ("no-store", 301, 3),
+        ("no-cache, max-age=60", 302, 3),
+    ],
+)
+def test_redirects_are_remembered_if_servers_allow(control: str, status: int, asked: int, home: WebServer) -> None:
+    allow_caching(home, control, status)
+    read = Reader(home.url + "/", BEARER)
+    assert [read("old", offset=i, length=1) for i in range(3)] == [b"\x00", b"\x01", b"\x02"]
+    assert [request.target for request in home.requests].count("/old") == asked
+    assert [request.range for request in home.requests if request.target == "/f"] == [
+        f"bytes={i}-{i}" for i in range(3)
+    ]
+
+
+def test_what_is_remembered_gets_no_credentials_either(home: WebServer, other: WebServer) -> None:
+    allow_caching(home, "max-age=60", target=other.url + "/f")
+    read = Reader(home.url + "/", BEARER)
+    assert read("old") == read("old") == WANTED
+    assert len(home.requests) == 1
+    assert [secrets_in(request) for request in other.requests] == [set(), set()]
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(403), Answer(404), redirect(302, "/elsewhere"), Answer(503), Answer(lost=True)]
+)
+def test_what_does_not_hold_any_more_is_asked_again(answer: Answer, home: WebServer, other: WebServer) -> None:
+    """As signatures that have expired."""
+    allow_caching(home, "max-age=60", target=other.url + "/f")
+    read = Reader(home.url + "/")
+    assert read("old") == WANTED
+    other.habits.first = [answer, answer] if answer.lost else [answer]
+    assert read("old") == WANTED
+    assert [request.target for request in home.requests] == ["/old", "/old"]
+
+
+def test_shortcuts_end() -> None:
+    time = 100.0
+    shortcuts = Shortcuts(lambda: time)
+    shortcuts.keep("a", "b", 10)
+    assert shortcuts.find("a") == "b"
+    time = 110.0
+    assert shortcuts.find("a") is None
+    for i in range(5000):
+        shortcuts.keep(str(i), "x", 10)
+    assert shortcuts.find("0") is None
+    assert shortcuts.find("4999") == "x"
+    assert len(shortcuts._ends) == 4096
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------
