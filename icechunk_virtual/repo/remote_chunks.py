@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import obstore
 import obstore.exceptions
@@ -201,47 +201,45 @@ class _Part:
     start: int
     stop: int
     may_end: bool = False
-    _opened: _Opened | None = None
+    _used: _Opened | None = None  # by the last try
 
     async def attempt(self, tries: int) -> tuple[bytes | memoryview, ObjectState]:
         """One try: bytes and state from one answer, which is in the state that the chunk expects."""
-        self._opened = self.objects.opened(self.grant, self.location, self.url)
+        used = self._used = self.objects.opened(self.grant, self.location, self.url)
         answered = None
         async with self.objects.limiter:
             try:
-                found = await self._answer(tries)
+                found = await self._answer(used.store, tries)
                 answered = 206
                 data = await body_of(found)
             except _FOREIGN as error:
-                raise await self._failure(error, answered, tries) from without_debug_text(error)
+                raise await self._failure(error, answered, tries, used.place) from without_debug_text(error)
         state = _state(found)
         self._check_length(len(data), state)
-        return bytes(data) if len(data) <= _SMALL else memoryview(data), state
+        return bytes(data) if len(data) <= _SMALL else data, state
 
     async def renew(self) -> bool:
         """Whether there are newer credentials than those of the last try."""
-        used = self._opened
-        return used is not None and self.objects.renewed((self.grant.prefix.text, self.url), used)
+        return self._used is not None and self.objects.renewed((self.grant.prefix.text, self.url), self._used)
 
-    async def _answer(self, tries: int) -> GetResult:
+    async def _answer(self, store: ForeignStore, tries: int) -> GetResult:
         """The head of an answer about the right state of the object."""
         wanted = condition(self.chunk, self.grant)
         try:
-            found = await self._get((self.start, self.stop), _options_of(wanted))
+            found = await self._get(store, (self.start, self.stop), _options_of(wanted))
         except obstore.exceptions.PreconditionError as error:  # it does not say what is there instead
             try:
-                there = await self._get((0, 1))
+                there = await self._get(store, (0, 1))
             except _FOREIGN:
                 raise error from None
             self._check_unchanged(there, tries, 412, asked=False)
-            found = await self._get((self.start, self.stop))  # this server compares in its own way
+            found = await self._get(store, (self.start, self.stop))  # this server compares in its own way
             self._check_unchanged(found, tries, 206, asked=False)
         else:
             self._check_unchanged(found, tries, 206, asked=True)
         return found
 
-    async def _get(self, part: tuple[int, int], options: GetOptions | None = None) -> GetResult:
-        store: Any = None if self._opened is None else self._opened.store
+    async def _get(self, store: ForeignStore, part: tuple[int, int], options: GetOptions | None = None) -> GetResult:
         return await obstore.get_async(store, self.key, options={"range": part, **(options or {})})
 
     def _check_unchanged(self, found: GetResult, tries: int, status: int, *, asked: bool) -> None:
@@ -257,7 +255,9 @@ class _Part:
             raise TryFailed(too_short(wanted, length, state.size), 206)
         raise TryFailed(f"the server sent {length} bytes instead of {wanted}", 206, again=True)
 
-    async def _failure(self, error: Exception, answered: int | None, tries: int) -> TryFailed | ObjectChanged:
+    async def _failure(
+        self, error: Exception, answered: int | None, tries: int, place: Place
+    ) -> TryFailed | ObjectChanged:
         """What a foreign error means; `answered`: the status, if the body was already on its way."""
         kind, diagnosis = diagnose(error)
         status = diagnosis.status or answered
@@ -271,9 +271,8 @@ class _Part:
             reason = f"the object has no such bytes ({reason})"
         what_to_do = None
         if trouble is not None:
-            place = None if self._opened is None else self._opened.place
             region = diagnosis.region
-            if trouble is Trouble.WRONG_REGION and region is None and place is not None:
+            if trouble is Trouble.WRONG_REGION and region is None:
                 region = await place.bucket_region()
             what_to_do = remedy(trouble, ContainerSubject(self.grant), region)
         again = kind is TransientStorageError
