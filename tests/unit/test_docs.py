@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import zarr
 
 from icechunk_virtual.cli.main import build_parser, main
 from icechunk_virtual.model.chunk_refs import ChunkRefs
@@ -31,12 +32,14 @@ BEFORE: dict[str, list[tuple[str, ...]]] = {
     "docs/how-to/changed-files.md": [SCAN],
     "docs/how-to/clean-up.md": [SCAN],
     "docs/how-to/cloud-storage.md": [],
+    "docs/how-to/fast-reads.md": [],
     "docs/how-to/large-arrays.md": [],
     "docs/how-to/logging.md": [],
     "docs/how-to/solve-conflicts.md": [SCAN],
     "docs/how-to/web-servers.md": [SCAN],
     "docs/how-to/write-a-scanner.md": [],
     "docs/how-to/write-with-dask.md": [],
+    "docs/explanation/merged-reads.md": [],
     "docs/reference/command-line.md": [SCAN],
 }
 """Pages with code, and the commands that they take for granted."""
@@ -70,6 +73,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home.mkdir()
     monkeypatch.chdir(home)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def zarr_settings() -> Iterator[None]:
+    """Pages may set what zarr has one of in a process."""
+    name = "async.concurrency"
+    with zarr.config.set({name: zarr.config.get(name)}):
+        yield
 
 
 def run_command(line: str, capture: pytest.CaptureFixture[str]) -> None:
