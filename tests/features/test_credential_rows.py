@@ -50,6 +50,11 @@ def endless_google_token() -> Any:
     return ours.GcsBearerCredential(f"TOKEN{len(CALLS)}")
 
 
+def azure_token() -> Any:
+    CALLS.append("azure")
+    return ours.AzureRefreshableCredential.BearerToken(f"TOKEN{len(CALLS)}", datetime.now(UTC) + VALID)
+
+
 def broken() -> Any:
     raise OSError("the vault is closed")
 
@@ -169,6 +174,10 @@ AZURE_KINDS: dict[str, dict[str, Any]] = {
     "key": {"access_key": "U0s="},
     "signature": {"sas_token": "sv=2023&sig=abc"},
     "token": {"bearer_token": "t"},
+    "function": {"get_credentials": azure_token},
+    "scattered": {"get_credentials": azure_token, "scatter_initial_credentials": True},
+    "anonymous": {"anonymous": True},
+    "environment": {"from_env": True},
 }
 S3_KINDS: dict[str, dict[str, Any]] = {
     "keys": dict(KEYS),
@@ -225,9 +234,12 @@ def test_F076_azure_credentials_survive_pickling(
     check_copies(used(azure.storage(**AZURE_KINDS[kind])))
     if kind == "signature":
         assert all("sig=abc" in request.target for request in azure.requests)
-    else:
-        start = {"key": "SharedKey acc:", "token": "Bearer t"}[kind]
-        assert all(text.startswith(start) for text in sent(azure))
+        return
+    starts = {"key": "SharedKey acc:", "token": "Bearer t", "function": "Bearer TOKEN", "scattered": "Bearer TOKEN1"}
+    starts["environment"] = "Bearer of the environment"
+    if kind == "anonymous":
+        assert sent(azure) == {""}
+    assert all(text.startswith(starts.get(kind, "")) for text in sent(azure))
 
 
 def test_F076_in_another_process(bucket: Bucket) -> None:
