@@ -267,6 +267,7 @@ def test_T24_options_that_redirect_or_weaken(options: dict[str, str], server: Ob
     ("prefix", "store"),
     [
         ("gs://bucket/", gcs_store({"service_account_key": json.dumps({"gcs_base_url": "http://127.0.0.1:1"})})),
+        ("gs://bucket/", gcs_store({"proxy_url": "https://storage.googleapis.com"})),
         ("az://bucket/", azure_store(account="me", config={"use_emulator": "true"})),
         ("az://bucket/", azure_store(account="me", config={"azure_storage_use_emulator": "true"})),
     ],
@@ -348,21 +349,31 @@ def test_T27_where_a_container_comes_from_is_not_forgotten(server: ObjectServer)
     assert first_chunk(pickle.loads(pickle.dumps(icv.Repository.open(storage, None, named)))) == CONTENT[:10]
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/", "a", "z", "S3://bucket/"])
+@pytest.mark.parametrize("names", [("s3://bucket/",), ("a",), ("z",), ("S3://bucket/",), ("s3://bucket/", "z")])
 @pytest.mark.parametrize("spelt", ["s3://bucket/", "S3://bucket/", "s3://bucket"])
 def test_T27_a_stored_container_does_not_take_the_place_of_the_caller_s(
-    name: str, spelt: str, server: ObjectServer
+    names: tuple[str, ...], spelt: str, server: ObjectServer
 ) -> None:
     """Whatever it is called, and however it writes the prefix."""
-    storage = icv.in_memory_storage()
-    evil = icv.RepositoryConfig(virtual_chunk_containers={name: VirtualChunkContainer(spelt, s3_at(METADATA))})
-    repository_of_another({}, "s3://bucket/d/f", storage=storage)
+    storage = repository_of_another({}, "s3://bucket/d/f")
     repo = icv.Repository.open(storage)
-    repo._opened.config._containers = evil._containers
+    evil = {name: VirtualChunkContainer(spelt, s3_at(METADATA)) for name in names}
+    repo._opened.config._containers = icv.RepositoryConfig(virtual_chunk_containers=evil)._containers
     repo.save_config()
     config = icv.RepositoryConfig()
     config.set_virtual_chunk_container(VirtualChunkContainer("s3://bucket/", s3_at(server.url)))
     assert open_and_read(storage, {"s3://bucket/": KEY}, config) == CONTENT[:10]
+
+
+def test_T27_a_repository_does_not_say_that_it_is_not_one(tmp_path: Path, server: ObjectServer) -> None:
+    storage = icv.local_filesystem_storage(tmp_path / "r")
+    repository_of_another({"s3://bucket/": s3_at(server.url)}, "s3://bucket/d/f", storage=storage)
+    file = tmp_path / "r" / "config.yaml"
+    assert "stored" not in file.read_text()
+    file.write_text(file.read_text().replace("url_prefix:", "stored: false\n    url_prefix:"))
+    assert "stored: false" in file.read_text()
+    with pytest.raises(NotAuthorized):
+        open_and_read(storage, {"s3://bucket/": KEY})
 
 
 def test_T28_xarray_and_the_texts_of_the_command_line(tmp_path: Path, server: ObjectServer) -> None:
