@@ -188,6 +188,16 @@ def test_no_credentials(service: str, cloud: Cloud) -> None:
     assert read(archive.repaired(error, *allowed, block=1, config=archive.config)) == CONTENT
 
 
+def test_profiles_whose_keys_only_boto3_gets(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "answer").write_text('{"Version": 1, "AccessKeyId": "GOOD", "SecretAccessKey": "s"}')
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path / 'answer'}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    archive = Archive("s3://bucket/", s3(cloud))
+    error = archive.failure(archive.opened())
+    keys = paste(snippets(error)[0])["keys"]
+    assert read(archive.opened(icv.s3_credentials(get_credentials=keys))) == CONTENT
+
+
 @everywhere
 def test_wrong_credentials(service: str, cloud: Cloud) -> None:
     archive = Archive(*store_of(service, cloud))

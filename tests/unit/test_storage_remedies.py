@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,6 +235,19 @@ def test_who_pays_at_google() -> None:
         repo.delete_tag("t")
         assert {request.method for request in fake.requests} >= {"GET", "PUT"}
         assert {request.headers.get("x-goog-user-project") for request in fake.requests} == {"p"}
+
+
+def test_profiles_whose_keys_only_boto3_gets(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = '{"Version": 1, "AccessKeyId": "GOOD", "SecretAccessKey": "s"}'
+    (tmp_path / "answer").write_text(answer)
+    (tmp_path / "config").write_text(f"[profile mine]\ncredential_process = cat {tmp_path / 'answer'}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    guard(bucket.proxy)
+    with pytest.raises(StorageError, match="credential_process") as caught:
+        icv.Repository.create(bucket.storage(from_env=True))
+    keys = paste(snippets(caught.value)[0])["keys"]
+    icv.Repository.create(bucket.storage(get_credentials=keys))
 
 
 def test_the_environment_has_none() -> None:

@@ -10,8 +10,14 @@ import os
 from collections.abc import Mapping
 
 from icechunk_virtual.containers.credentials import S3StaticCredentials
+from icechunk_virtual.containers.snippets import literal
 from icechunk_virtual.errors import StorageError
 
+_BY_BOTO = """\
+    import boto3
+    def keys():
+        found = boto3.Session(profile_name={name}).get_credentials().get_frozen_credentials()
+        return icechunk_virtual.S3StaticCredentials(found.access_key, found.secret_key, found.token)"""
 _OTHER_MEANS = ("role_arn", "sso_session", "sso_start_url", "credential_process", "credential_source")
 
 
@@ -33,8 +39,8 @@ def profile_key(environment: Mapping[str, str]) -> S3StaticCredentials | None:
     means = [key for key in _OTHER_MEANS if key in settings]
     if means:
         raise StorageError(
-            f"storage error: the AWS profile {name!r} gets its keys through {means[0]}, which is not supported. Give a "
-            "function that gets them, for instance with boto3, as get_credentials=."
+            f"storage error: the AWS profile {name!r} gets its keys through {means[0]}, which boto3 can do. Give this "
+            "function as get_credentials=keys, to s3_storage or s3_credentials:\n" + _BY_BOTO.format(name=literal(name))
         )
     if environment.get("AWS_PROFILE") and not settings:
         raise StorageError(f"storage error: AWS_PROFILE names the profile {name!r}, which is in none of AWS's files")
