@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.scanners.hdf5.format.columns import uint_column
+from icechunk_virtual.scanners.hdf5.format.columns import check_beginning, uint_column
 from icechunk_virtual.scanners.hdf5.format.context import Context
 from icechunk_virtual.scanners.hdf5.format.damage import Damaged
 from icechunk_virtual.scanners.hdf5.format.steps import Step
@@ -75,12 +75,5 @@ def _read_nodes(
 ) -> Step[NDArray[np.uint8]]:
     """Nodes of one level (n, length)."""
     nodes = yield from context.read_rows(addresses, length)
-    expected = _SIGNATURE + bytes([kind, level])
-    wrong = (nodes[:, :_USED] != np.frombuffer(expected, np.uint8)).any(axis=1)
-    if wrong.any():
-        worst = int(np.argmax(wrong))
-        raise Damaged(
-            context.place(int(addresses[worst])),
-            f"node of a B-tree: it begins with {nodes[worst, :_USED].tobytes()!r} instead of {expected!r}",
-        )
+    check_beginning(context, nodes, addresses, _SIGNATURE + bytes([kind, level]), "node of a B-tree")
     return nodes

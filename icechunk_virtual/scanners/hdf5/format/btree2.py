@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.scanners.hdf5.format.columns import uint_column
+from icechunk_virtual.scanners.hdf5.format.columns import check_beginning, uint_column
 from icechunk_virtual.scanners.hdf5.format.context import CHECKSUM, Context
 from icechunk_virtual.scanners.hdf5.format.damage import Damaged
 from icechunk_virtual.scanners.hdf5.format.steps import Step
@@ -107,14 +107,8 @@ def _read_nodes(
         worst = int(np.argmax(counts))
         raise Damaged(context.place(int(addresses[worst])), f"node of a B-tree: {counts[worst]} records")
     nodes = yield from context.read_rows(addresses, shape.node_size)
-    expected = (_INTERNAL if level else _LEAF) + bytes([0, shape.kind])
-    wrong = (nodes[:, :_PREFIX] != np.frombuffer(expected, np.uint8)).any(axis=1)
-    if wrong.any():
-        worst = int(np.argmax(wrong))
-        raise Damaged(
-            context.place(int(addresses[worst])),
-            f"node of a B-tree: it begins with {nodes[worst, :_PREFIX].tobytes()!r} instead of {expected!r}",
-        )
+    beginning = (_INTERNAL if level else _LEAF) + bytes([0, shape.kind])
+    check_beginning(context, nodes, addresses, beginning, "node of a B-tree")
     _check(context, shape, level, nodes, addresses, counts)
     return nodes
 

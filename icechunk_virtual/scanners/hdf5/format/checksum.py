@@ -18,31 +18,32 @@ _FINAL = ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14),
 """x ^= y; x -= rot(y, bits), as (x, y, bits)."""
 
 
-def lookup3(blocks: Sequence[bytes]) -> NDArray[np.uint32]:
-    """Checksum of each block, none of which may be empty.
+def lookup3(blocks: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint32]:
+    """Checksum of every row of some arrays (n, length), one array after the other.
 
-    Blocks of similar length go together, lane by lane.
+    Rows of similar length go together, lane by lane. No length may be 0.
     """
-    result = np.zeros(len(blocks), np.uint32)
     classes: dict[int, list[int]] = {}
-    for number, block in enumerate(blocks):
-        classes.setdefault(len(block).bit_length(), []).append(number)
+    for number, rows in enumerate(blocks):
+        classes.setdefault(rows.shape[1].bit_length(), []).append(number)
+    sums: list[NDArray[np.uint32]] = [np.empty(0, np.uint32)] * len(blocks)
     for members in classes.values():
-        members.sort(key=lambda number: len(blocks[number]), reverse=True)
-        lengths = np.array([len(blocks[number]) for number in members])
-        width = -(-max(int(lengths[0]), 1) // _STRIDE) * _STRIDE
-        rows = np.frombuffer(b"".join(blocks[number].ljust(width, b"\0") for number in members), np.uint8)
-        result[members] = _lanes(rows.reshape(len(members), width), lengths)
-    return result
+        members.sort(key=lambda number: blocks[number].shape[1], reverse=True)
+        counts = [len(blocks[number]) for number in members]
+        lengths = np.repeat([blocks[number].shape[1] for number in members], counts)
+        padded = np.zeros((len(lengths), -(-int(lengths.max(initial=1)) // _STRIDE) * _STRIDE), np.uint8)
+        stops = np.cumsum(counts).tolist()
+        for number, stop in zip(members, stops, strict=True):
+            n, length = blocks[number].shape
+            padded[stop - n : stop, :length] = blocks[number]
+        for number, part in zip(members, np.split(_lanes(padded, lengths), stops[:-1]), strict=True):
+            sums[number] = part
+    return np.concatenate([np.empty(0, np.uint32), *sums])
 
 
-def lookup3_rows(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Checksum of each row (n, length)."""
-    n, length = rows.shape
-    width = -(-max(length, 1) // _STRIDE) * _STRIDE
-    padded = np.zeros((n, width), np.uint8)
-    padded[:, :length] = rows
-    return _lanes(padded, np.full(n, length))
+def checksum(block: bytes) -> int:
+    """Checksum of one block."""
+    return int(lookup3([np.frombuffer(block, np.uint8)[None]])[0])
 
 
 def _lanes(rows: NDArray[np.uint8], lengths: NDArray[np.int64]) -> NDArray[np.uint32]:

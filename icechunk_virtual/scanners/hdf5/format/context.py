@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.scanners.hdf5.format.checksum import lookup3, lookup3_rows
+from icechunk_virtual.scanners.hdf5.format.checksum import lookup3
 from icechunk_virtual.scanners.hdf5.format.cursor import Cursor, Sizes
 from icechunk_virtual.scanners.hdf5.format.damage import Damaged
 from icechunk_virtual.scanners.hdf5.format.datatype import Datatype
@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 CHECKSUM = 4  # bytes at the end of blocks that have one
 _BATCH = 64 << 20  # bytes of equal blocks that are read at a time
+_MOST_UNCHECKED = 16 << 20  # bytes whose checksums are still to be judged
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +42,8 @@ class Context:
     file_size: int
     collections: dict[int, dict[int, bytes]] = field(default_factory=dict)
     types: dict[int, Datatype] = field(default_factory=dict)
-    _checks: list[tuple[int, str, bytes]] = field(default_factory=list)
+    _checks: list[tuple[NDArray[np.uint8], NDArray[np.uint64], str]] = field(default_factory=list)
+    _unchecked: int = 0
     _parsed: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -90,25 +92,30 @@ class Context:
 
     def check(self, block: bytes, address: int, what: str) -> None:
         """Remember to judge the checksum with which a block ends."""
-        self._checks.append((self.place(address), what, block))
+        self.check_rows(np.frombuffer(block, np.uint8)[None], np.array([address], np.uint64), what)
 
     def check_rows(self, rows: NDArray[np.uint8], addresses: NDArray[np.uint64], what: str) -> None:
-        """Judge the checksums with which blocks of equal length end."""
-        stored = np.ascontiguousarray(rows[:, -CHECKSUM:]).view("<u4")[:, 0]
-        wrong = lookup3_rows(rows[:, :-CHECKSUM]) != stored
-        if wrong.any():
-            raise Damaged(self.place(int(addresses[int(np.argmax(wrong))])), f"{what}: its checksum is wrong")
+        """Remember to judge the checksums with which blocks of equal length end."""
+        if not len(rows):
+            return
+        self._checks.append((rows, addresses, what))
+        self._unchecked += rows.size
+        if self._unchecked > _MOST_UNCHECKED:
+            self.verify()
 
     def verify(self) -> None:
         """Judge all checksums that were remembered."""
-        checks, self._checks = self._checks, []
+        checks, self._checks, self._unchecked = self._checks, [], 0
         if not checks:
             return
-        stored = np.array([int.from_bytes(block[-CHECKSUM:], "little") for _, _, block in checks], np.uint32)
-        wrong = lookup3([block[:-CHECKSUM] for _, _, block in checks]) != stored
+        stored = [np.ascontiguousarray(rows[:, -CHECKSUM:]).view("<u4")[:, 0] for rows, _, _ in checks]
+        wrong = lookup3([rows[:, :-CHECKSUM] for rows, _, _ in checks]) != np.concatenate(stored)
         if wrong.any():
-            place, what, _ = checks[int(np.argmax(wrong))]
-            raise Damaged(place, f"{what}: its checksum is wrong")
+            worst = int(np.argmax(wrong))
+            for rows, addresses, what in checks:
+                if worst < len(rows):
+                    raise Damaged(self.place(int(addresses[worst])), f"{what}: its checksum is wrong")
+                worst -= len(rows)
 
     # -- what is parsed once ---------------------------------------------------------------------------------------
 

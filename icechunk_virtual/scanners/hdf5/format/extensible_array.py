@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from icechunk_virtual.scanners.hdf5.format.columns import uint_column
+from icechunk_virtual.scanners.hdf5.format.columns import check_beginning, uint_column
 from icechunk_virtual.scanners.hdf5.format.context import CHECKSUM, Context
 from icechunk_virtual.scanners.hdf5.format.cursor import Cursor
 from icechunk_virtual.scanners.hdf5.format.paged import Elements, page_addresses, page_bits, read_pages
@@ -136,8 +136,8 @@ def _read_secondary(context: Context, array: _Array, each: _Super, address: int)
     _check_block(cursor, array, _SECONDARY, each.first - array.in_index)
     bits = cursor.take(each.blocks * bitmap)
     used = None
-    if pages:
-        used = np.stack([page_bits(bits[i * bitmap : (i + 1) * bitmap], pages) for i in range(each.blocks)])
+    if pages:  # the bits of all blocks follow each other, although every block adds whole bytes
+        used = page_bits(bits, each.blocks * pages).reshape(each.blocks, pages)
     addresses = _addresses(context, cursor.take(each.blocks * width))
     return (yield from _read_data_blocks(context, array, each, addresses, used))
 
@@ -179,9 +179,9 @@ def _read_data_blocks(
 
 
 def _check_rows(context: Context, array: _Array, rows: NDArray[np.uint8], addresses: NDArray[np.uint64]) -> None:
+    owner = array.address.to_bytes(context.sizes.offset, "little")
+    check_beginning(context, rows, addresses, _DATA + bytes([0, array.client]) + owner, "data block of an array")
     context.check_rows(rows, addresses, "data block of an extensible array")
-    for address, row in zip(addresses.tolist(), rows[:, : 6 + context.sizes.offset], strict=True):
-        _check_block(context.cursor(row.tobytes(), address, "data block of an extensible array"), array, _DATA)
 
 
 def _check_block(cursor: Cursor, array: _Array, signature: bytes, first: int | None = None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from icechunk_virtual.scanners.hdf5.format.checksum import lookup3
+from icechunk_virtual.scanners.hdf5.format.checksum import checksum
 from icechunk_virtual.scanners.hdf5.format.cursor import Cursor, Sizes
 from icechunk_virtual.scanners.hdf5.format.damage import Damaged
 from icechunk_virtual.scanners.hdf5.format.steps import Range, Step
@@ -97,7 +97,7 @@ def _new(cursor: Cursor, base: int, version: int) -> Superblock:
     cursor.offset()  # end of file
     root = cursor.address("the root group")
     body = cursor.data[: cursor.position]
-    if cursor.uint(4) != int(lookup3([body])[0]):
+    if cursor.uint(4) != checksum(body):
         cursor.fail("its checksum is wrong")
     return Superblock(version, base, cursor.sizes, root, extension)
 
