@@ -208,11 +208,11 @@ def test_delete(store: ObjectStore) -> None:
     run(work())
 
 
-@pytest.mark.parametrize(("there", "never"), [(260, 0), (10, 1000)])
-def test_delete_many(store: ObjectStore, there: int, never: int) -> None:
-    """More than one request may name: 256 on Azure, 1000 on S3."""
-    if isinstance(store, CloudStore) and "s3://" not in repr(store) and never:
-        pytest.skip("a request for each of them")
+def test_delete_many(store: ObjectStore) -> None:
+    """More than one request may name: 256 on Azure, 1000 on S3. Google is asked for each."""
+    there, never = 10, 1000
+    if isinstance(store, CloudStore) and "s3://" not in repr(store):
+        there, never = (260, 0) if "az://" in repr(store) else (10, 10)
 
     async def work() -> None:
         names = [f"chunks/{i}" for i in range(there)]
