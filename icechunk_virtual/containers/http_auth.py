@@ -136,9 +136,8 @@ def _read(path: Path) -> dict[str, tuple[str, str]]:
         hosts = netrc.netrc(path).hosts
     except netrc.NetrcParseError as error:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from None
-    return {
-        plain_host(host): (login, password or "") for host, (login, _, password) in hosts.items() if host != "default"
-    }
+    named = {host: entry for host, entry in hosts.items() if host != "default"}
+    return {plain_host(host): (login, password or "") for host, (login, _, password) in named.items()}
 
 
 def _bearer(credential: HttpBearerCredential) -> str:

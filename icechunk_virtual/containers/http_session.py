@@ -51,10 +51,7 @@ class Answer:
     async def take(self, body: Body) -> bytes | memoryview:
         """The wanted bytes of the body."""
         with _translating(self.url, self._response.status):
-            data = await _take(self._response.content, body, self.status)
-            if body.goes_on:
-                self._response.close()  # what follows is not read, however long it is
-            return data
+            return await _take(self._response.content, body, self.status)
 
     async def discard(self) -> None:
         """Give the connection back if that is cheap, or close it."""
@@ -132,9 +129,7 @@ class Session:
 
     def abandon(self) -> None:
         """In a forked child: these connections are the parent's, nobody may close them here."""
-        for client in self._clients.values():
-            client.detach()
-        _abandoned.extend((end.detach(), self._clients) for end in self._ends)
+        _abandoned.append((self._clients, [end.detach() for end in self._ends]))
         self._clients, self._ends = {}, []
 
     async def _client(self, proxied: bool) -> aiohttp.ClientSession:
@@ -181,7 +176,7 @@ async def _live(
     hosts
         Those that may have any address; None behind a proxy, where names are the proxy's business.
     """
-    connector = _Connector(
+    connector = aiohttp.TCPConnector(
         limit=0,
         resolver=None if hosts is None else _Resolver(hosts),
         keepalive_timeout=options.pool_idle_timeout,
@@ -212,16 +207,6 @@ def _end(loop: asyncio.AbstractEventLoop, life: AsyncGenerator[aiohttp.ClientSes
     """Nobody needs the client any more: from any thread."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(loop.create_task, life.aclose())
-
-
-class _Connector(aiohttp.TCPConnector):
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._process = os.getpid()
-
-    def __del__(self, *arguments: Any, **more: Any) -> None:
-        if self._process == os.getpid():  # in a forked child nothing was forgotten
-            super().__del__(*arguments, **more)
 
 
 class _Resolver(abc.AbstractResolver):

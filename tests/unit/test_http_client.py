@@ -309,6 +309,13 @@ def test_pages_are_no_files(server: WebServer, read: Reader) -> None:
         read()
 
 
+def test_nothing_is_unpacked(server: WebServer, read: Reader) -> None:
+    """The bytes of a range are those of the file, whatever the server says about it."""
+    answer = Answer(206, CIMultiDict({"Content-Range": "bytes 10-29/256", "Content-Encoding": "gzip"}), WANTED)
+    server.habits.first = [answer]
+    assert read() == WANTED
+
+
 def test_nobody_listens() -> None:
     with WebServer({}) as gone:
         prefix = gone.url + "/"

@@ -429,14 +429,26 @@ def test_logging_in_elsewhere(netrc: Path) -> None:
 
 
 def test_one_login_is_enough_for_many(netrc: Path) -> None:
+    running, most = 0, 0
+
+    async def slow(request: Request, forward: Forward) -> Answer:
+        nonlocal running, most
+        running += "Cookie" in request.headers
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= "Cookie" in request.headers
+        return await data._guard(request, forward)
+
     with protected_server({"/f": CONTENT}) as (data, login):
         read = Reader(data.url + "/", LOGIN_HOST)
+        data.handle = slow
 
         async def several() -> list[bytes]:
             return await asyncio.gather(*(read.read("f", i, 1) for i in range(20)))
 
         assert asyncio.run(several()) == [bytes([i]) for i in range(20)]
         assert len(login.requests) == 1
+        assert most > 10  # those who waited go on together
         data.sessions_end()
         assert asyncio.run(several()) == [bytes([i]) for i in range(20)]
         assert len(login.requests) == 2
