@@ -105,6 +105,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], str | Trouble, int | None], ...] = (
     (re.compile("Wanted range starting at"), "the object ends before", 416),
 )
 _LONGEST_CAUSE = 600
+_LONGEST_TEXT = 20_000  # of an answer that is shown with an error, in a traceback
 _TIME_TAKEN = re.compile(r" in [0-9.]+(ns|\u00b5s|ms|s)\b")
 
 
@@ -173,7 +174,7 @@ def translating(key: str) -> Iterator[None]:
 
 
 def _plain_text(error: Exception) -> str:
-    return hushed(str(error).partition("\n\nDebug source")[0])
+    return hushed(str(error).partition("\n\nDebug source")[0][:_LONGEST_TEXT])
 
 
 def without_debug_text(error: Exception) -> Exception:

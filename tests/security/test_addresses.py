@@ -18,6 +18,7 @@ from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.container import VirtualChunkContainer
 from icechunk_virtual.errors import ContainerError, NotAuthorized
 from icechunk_virtual.opening import open_repository
+from icechunk_virtual.repo.cloud.addresses import named_addresses
 from icechunk_virtual.storage import ObjectStoreConfig, S3Options, azure_store, gcs_store, http_store, s3_store
 from tests.support.clouds import Bucket
 from tests.support.hostile import CONTENT, first_chunk, open_and_read, repository_of_another
@@ -132,6 +133,26 @@ def test_T21_the_server_of_the_repository_itself(bucket: Bucket, server: ObjectS
     )
     with pytest.raises(NotAuthorized):
         open_and_read(elsewhere, {"s3://bucket/": key})
+
+
+@pytest.mark.parametrize(
+    ("storage", "named"),
+    [
+        (icv.s3_storage(bucket="b", prefix="p", endpoint_url="HTTP://minio:80/base", allow_http=True), "http://minio/"),
+        (icv.r2_storage(bucket="b", prefix="p", account_id="a"), "https://a.r2.cloudflarestorage.com/"),
+        (icv.gcs_storage(bucket="b", prefix="p", config={"GOOGLE_BASE_URL": "http://fake:4443"}), "http://fake:4443/"),
+        (
+            icv.azure_storage(
+                account="a", container="c", prefix="p", config={"azure_storage_endpoint": "http://az:1/a"}
+            ),
+            "http://az:1/",
+        ),
+        (icv.s3_storage(bucket="b", prefix="p", region="r"), None),
+        (icv.in_memory_storage(), None),
+    ],
+)
+def test_T21_what_the_storages_of_repositories_name(storage: Any, named: str | None) -> None:
+    assert named_addresses(storage.object_store()) == (() if named is None else (named,))
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])

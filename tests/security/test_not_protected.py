@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obstore
+import obstore.exceptions
+import obstore.store
 import pytest
 import zarr
 from multidict import CIMultiDict
@@ -149,3 +152,14 @@ def test_T89_behind_a_proxy_names_are_its_business(server: WebServer, monkeypatc
             server.redirect("/d/f", f"http://{host}/elsewhere")
             with pytest.raises(icv.IcechunkError, match="no address of the public internet"):
                 open_and_read(storage, {prefix: None})
+
+
+def test_T90_errors_of_object_stores_are_read_to_their_end(server: WebServer) -> None:
+    async def refuse(_request: Request, _forward: Forward) -> Answer:
+        return Answer(403, body=b"x" * 2**24)
+
+    server.handle = refuse
+    store = obstore.store.HTTPStore.from_url(server.url, client_options={"allow_http": True})
+    with pytest.raises(obstore.exceptions.PermissionDeniedError) as caught:
+        obstore.get(store, "f")
+    assert len(str(caught.value)) > 2**24

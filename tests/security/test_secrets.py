@@ -19,6 +19,7 @@ import icechunk_virtual as icv
 from icechunk_virtual import credentials
 from icechunk_virtual.containers.container import VirtualChunkContainer
 from icechunk_virtual.containers.credentials import Credentials
+from icechunk_virtual.containers.hush import hushed
 from icechunk_virtual.errors import IcechunkVirtualError
 from icechunk_virtual.storage import azure_store, gcs_store, http_store, s3_store
 from tests.support.hierarchies import GROUP, array_document, get, put
@@ -313,6 +314,35 @@ def test_T41_functions_that_fail(server: ObjectServer) -> None:
         with pytest.raises(IcechunkVirtualError) as caught:
             get(store, "v/c/0")
         assert CANARY not in everything_told(caught.value)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        f"GET http://h/b?sv=1&sig={CANARY} failed",
+        f"http://h/b?X-Amz-Signature={CANARY}&X-Amz-Security-Token={CANARY}",
+        f"<Error><Code>ExpiredToken</Code><Token-0>{CANARY}</Token-0></Error>",
+        f"<CanonicalRequest>GET\n/b\nx-amz-security-token:{CANARY}\n</CanonicalRequest>",
+        f"<StringToSign>{CANARY}",
+        f"AUTHORIZATION : Bearer {CANARY}",
+        f"Authorization: AWS4-HMAC-SHA256 Credential={CANARY}/x, Signature={CANARY}",
+        f"Cookie: a=b; c={CANARY}",
+        f'"access_token={CANARY}"',
+    ],
+)
+def test_T41_what_servers_repeat_is_not_repeated(told: str) -> None:
+    assert CANARY not in hushed(told)
+    harmless = "Error performing GET http://h/bucket/f?list-type=2&prefix=a%2Fb: <Code>NoSuchKey</Code>"
+    assert hushed(harmless) == harmless
+
+
+@pytest.mark.parametrize(
+    "piece", ["sig", "Token", "<Token", "?sig", "a-", "authorization ", "Bearer ", "<Token>", "x-amz-"]
+)
+def test_T41_long_texts_of_servers_are_searched_in_no_time(piece: str) -> None:
+    """With what makes searches slow that try everything again: this ends."""
+    for text in (f"?{piece * 20_000}", f"<{piece * 20_000}", f"\n{piece * 10_000}\n" * 2):
+        assert len(hushed(text)) > 0
 
 
 @pytest.mark.parametrize(
