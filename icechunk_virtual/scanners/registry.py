@@ -27,6 +27,7 @@ GROUP = "icechunk_virtual.scanners"
 BUILTIN = {
     "hdf5": "icechunk_virtual.scanners.hdf5:SPEC",
     "netcdf3": "icechunk_virtual.scanners.netcdf3:SPEC",
+    "grib": "icechunk_virtual.scanners.grib:SPEC",
 }
 
 

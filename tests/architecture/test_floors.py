@@ -96,6 +96,8 @@ PURE = (
     "scanners.dataset",
     "scanners.spec",
 )
+# Thin skins over a pure module, whose interface is somebody else's and asynchronous.
+SKINS = {"codecs.grib": {"asyncio"}}  # zarr's codecs are coroutines, and decoding goes to a thread
 IMPURE = {
     "aiohttp",
     "asyncio",
@@ -169,5 +171,6 @@ def test_optional_packages_stay_in_their_rooms(module: Module) -> None:
 def test_thinking_is_pure(module: Module) -> None:
     if not inside(module.place, PURE):
         return
-    wrong = [f"line {i.line}: {i.target}" for i in imports(module) if i.target.split(".")[0] in IMPURE]
+    impure = IMPURE - SKINS.get(module.place, set())
+    wrong = [f"line {i.line}: {i.target}" for i in imports(module) if i.target.split(".")[0] in impure]
     assert not wrong, "this module thinks; doing belongs elsewhere"

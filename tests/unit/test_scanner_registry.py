@@ -37,6 +37,8 @@ def hdf5_bytes(**options: Any) -> bytes:
         ("a.nc", hdf5_bytes(), "hdf5"),
         ("a.bin", hdf5_bytes(userblock_size=1024), "hdf5"),
         ("a.h5", b"CDF\x01" + bytes(40), "netcdf3"),
+        ("a.bin", b"GRIB" + bytes(40), "grib"),
+        ("a.grb2", bytes(40), "grib"),
         ("a.cdf", b"CDF\x05" + bytes(40), "netcdf3"),
         ("broken.NC4", b"nothing known", "hdf5"),
         ("empty.h5", b"", "hdf5"),
@@ -57,13 +59,13 @@ def test_the_users_choice_comes_first(tmp_path: Path) -> None:
 
 
 def test_unknown_files_say_what_was_tried(tmp_path: Path) -> None:
-    says = r"notes\.txt .*b'hello wo'.*hdf5, netcdf3"
+    says = r"notes\.txt .*b'hello wo'.*grib, hdf5, netcdf3"
     with (
         open_source(named(tmp_path / "notes.txt", b"hello world")) as source,
         pytest.raises(UnknownFileFormat, match=says) as raised,
     ):
         choose(source)
-    assert raised.value.tried == ("hdf5", "netcdf3")  # type: ignore[attr-defined]
+    assert raised.value.tried == ("grib", "hdf5", "netcdf3")  # type: ignore[attr-defined]
 
 
 def test_a_missing_library_names_the_extra() -> None:
@@ -92,7 +94,7 @@ def test_entry_points_are_scanners(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     scanners.cache_clear()
     try:
-        assert set(scanners()) == {"hdf5", "netcdf3", "letters"}
+        assert set(scanners()) == {"grib", "hdf5", "netcdf3", "letters"}
         with open_source(named(tmp_path / "a.h5", b"..LETTERS")) as source:
             found = scan(source, ScanOptions(skip_unsupported=True))
         assert (found.format, found.root.attributes) == ("letters", {"skip": True})
