@@ -13,10 +13,12 @@ from typing import Any
 import fsspec
 
 from icechunk_virtual.containers.checksums import ObjectState
+from icechunk_virtual.containers.hush import hushed
 from icechunk_virtual.containers.remote_source import check_same, unreadable
 from icechunk_virtual.errors import MissingDependency, ScanError
 
 _ETAGS = ("ETag", "etag", "e_tag")
+_LONGEST_REASON = 1000
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "Last-Modified")
 
 
@@ -85,8 +87,13 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):  # which fsspec makes of every failure of HTTP
         return "there is no such file" if error.__cause__ is None else _reason(error.__cause__)
     if status is not None:
-        return "there is no such file" if status == 404 else f"the server says {status} {getattr(error, 'message', '')}"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return "there is no such file" if status == 404 else f"the server says {status} {_shown(error, 'message')}"
+    return getattr(error, "strerror", None) or _shown(error) or type(error).__name__
+
+
+def _shown(error: BaseException, attribute: str | None = None) -> str:
+    text = str(error if attribute is None else getattr(error, attribute, ""))
+    return hushed(text[:_LONGEST_REASON])
 
 
 def _seconds(moment: object) -> int | None:

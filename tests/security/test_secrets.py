@@ -16,11 +16,12 @@ import pytest
 from multidict import CIMultiDict
 
 import icechunk_virtual as icv
-from icechunk_virtual import credentials
+from icechunk_virtual import credentials, virtual
 from icechunk_virtual.containers.container import VirtualChunkContainer
 from icechunk_virtual.containers.credentials import Credentials
 from icechunk_virtual.containers.hush import hushed
 from icechunk_virtual.errors import IcechunkVirtualError
+from icechunk_virtual.sources import SourceAccess
 from icechunk_virtual.storage import azure_store, gcs_store, http_store, s3_store
 from tests.support.hierarchies import GROUP, array_document, get, put
 from tests.support.object_server import ObjectServer
@@ -254,6 +255,33 @@ def test_T41_errors_tell_no_secrets(
     assert CANARY not in everything_told(caught.value)
     assert CANARY not in logged(caplog)
     assert CANARY not in str(pickle.loads(pickle.dumps(caught.value)))
+
+
+@every_kind
+@pytest.mark.parametrize("failure", ["401", "403", "404"])
+def test_T41_scans_tell_no_secrets(
+    kind: str, failure: str, server: ObjectServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    prefix = prefix_of(kind, server)
+    server.handle = FAILURES[failure]
+    given = {
+        "containers": [VirtualChunkContainer(prefix, store_of(kind, server))],
+        "credentials": {prefix: KINDS[kind]()},
+    }
+    with caplog.at_level(logging.DEBUG), pytest.raises(IcechunkVirtualError) as caught:
+        virtual.open_source(f"{prefix}f.nc", **given)
+    assert CANARY not in everything_told(caught.value)
+    assert CANARY not in logged(caplog)
+    check(SourceAccess(**given), vars(SourceAccess(**given)))
+
+
+def test_T41_scans_through_fsspec_tell_no_secrets(server: ObjectServer) -> None:
+    options = {"headers": {"Authorization": f"Bearer {CANARY}", "Cookie": f"c={CANARY}"}}
+    for failure in ("403", "404", "500"):
+        server.handle = FAILURES[failure]
+        with pytest.raises(IcechunkVirtualError) as caught:
+            virtual.open_source(f"{server.url}/f.nc", storage_options=options)
+        assert CANARY not in everything_told(caught.value)
 
 
 @every_kind
