@@ -247,7 +247,10 @@ class NoContainer(ContainerError):
 
 
 class NotAuthorized(ContainerError):
-    """The container exists, but whoever opened the repository did not authorise it. ``prefix``: to authorise."""
+    """The container exists, but whoever opened the repository did not authorise it. ``prefix``: to authorise.
+
+    Or its prefix is authorised, but not the server that only the repository names.
+    """
 
 
 class ReadFailure(ContainerError):

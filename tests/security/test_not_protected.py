@@ -112,6 +112,18 @@ def test_T86_a_repository_says_who_pays_and_how_long_its_readers_wait(server: We
     assert "read_timeout" not in client_options(Role.READ, Manner(stall_seconds=0), EffectiveStorage())
 
 
+def test_T86_and_how_much_is_kept_in_memory() -> None:
+    config = icv.RepositoryConfig(
+        caching=icv.CachingConfig(num_bytes_chunks=2**63),
+        manifest=icv.ManifestConfig(preload=icv.ManifestPreloadConfig(2**32 - 1, icv.ManifestPreloadCondition.true())),
+    )
+    storage = icv.in_memory_storage()
+    icv.Repository.create(storage, config)
+    opened = icv.Repository.open(storage).config
+    assert opened.effective_caching.num_bytes_chunks == 2**63
+    assert opened.effective_preload == (2**32 - 1, icv.ManifestPreloadCondition.true())
+
+
 def test_T87_what_codecs_unpack() -> None:
     repo = icv.Repository.create(icv.in_memory_storage())
     packed = gzip.compress(bytes(2**24), 9)
