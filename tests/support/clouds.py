@@ -54,9 +54,10 @@ class GoogleBucket:
     def __init__(self, proxy: Proxy) -> None:
         self.proxy, self.prefix = proxy, f"repo-{next(_numbers)}"
 
-    def storage(self, library: Any = ours, **given: Any) -> Any:
-        """A storage of `library` there; without credentials in the arguments, with some."""
-        return google_storage(library, self.proxy.url, gcs_emulator.BUCKET, {"prefix": self.prefix, **given})
+    def storage(self, library: Any = ours, *, options: dict[str, str] | None = None, **given: Any) -> Any:
+        """A storage of `library` there; without credentials in the arguments, with some; `options` of the library."""
+        given = {"prefix": self.prefix, **given}
+        return google_storage(library, self.proxy.url, gcs_emulator.BUCKET, given, options)
 
 
 class AzureContainer:
@@ -67,17 +68,20 @@ class AzureContainer:
         self.name = azurite.make_container(server, f"container-{next(_numbers)}")
         self.endpoint = f"{proxy.url}/{azurite.ACCOUNT}"
 
-    def storage(self, library: Any = ours, **given: Any) -> Any:
-        """A storage of `library` in it; without credentials in the arguments, with some."""
+    def storage(self, library: Any = ours, *, options: dict[str, str] | None = None, **given: Any) -> Any:
+        """A storage of `library` in it; without credentials in the arguments, with some; `options` of the library."""
         config = {"azure_storage_endpoint": self.endpoint, "azure_allow_http": "true", "allow_http": "true"}
+        config |= options or {}
         arguments = {"account": azurite.ACCOUNT, "container": self.name, "prefix": "repo", "config": config}
         return library.azure_storage(**(arguments | ({"access_key": azurite.KEY} | given)))
 
 
-def google_storage(library: Any, url: str, bucket: str, given: dict[str, Any]) -> Any:
+def google_storage(
+    library: Any, url: str, bucket: str, given: dict[str, Any], options: dict[str, str] | None = None
+) -> Any:
     """A storage of `library` in a service that speaks as Google's."""
     arguments: dict[str, Any] = {"bucket": bucket, "prefix": "repo"}
-    arguments["config"] = {"google_base_url": url, "allow_http": "true"}
+    arguments["config"] = {"google_base_url": url, "allow_http": "true"} | (options or {})
     if not {"anonymous", "bearer_token", "from_env", "get_credentials"} & given.keys():
         account = {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": ""}
         arguments["service_account_key"] = json.dumps(account | {"private_key_id": ""})

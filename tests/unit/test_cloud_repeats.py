@@ -14,7 +14,7 @@ from icechunk_virtual.containers.retry import Patience, Retries
 from icechunk_virtual.errors import StorageError, TransientStorageError
 from icechunk_virtual.model.world import World
 from icechunk_virtual.repo.cloud.store import CloudStore
-from tests.support.clouds import Bucket
+from tests.support.clouds import AzureContainer, Bucket, GoogleBucket
 from tests.support.proxy import Answer, Forward, Request
 
 SIZE = 200_000
@@ -221,6 +221,55 @@ def test_a_listing_goes_on_after_the_last_page_that_came(bucket: Bucket, monkeyp
     bucket.proxy.handle = pages_of_one
     assert asyncio.run(keys(store)) == ["chunks/0", "chunks/1"]
     assert "start-after=" in bucket.proxy.requests[-1].target
+
+
+# -- other providers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["google_bucket", "azure_container"])
+@pytest.mark.parametrize(
+    ("operation", "failure"),
+    [
+        *((o, f) for o in ("head", "put", "delete", "upload") for f in ("408", "429", "503", "no answer")),
+        *((o, f) for o in ("get", "get a range", "list") for f in ("408", "429", "503", "no answer", "cut", "stalled")),
+    ],
+)
+def test_other_providers_are_asked_again_too(
+    where: str, operation: str, failure: str, request: pytest.FixtureRequest
+) -> None:
+    place: GoogleBucket | AzureContainer = request.getfixturevalue(where)
+    settings = ours.StorageSettings(
+        retries=ours.StorageRetriesSettings(4, 1, 2),
+        concurrency=ours.StorageConcurrencySettings(4, 5 * 2**20),
+        minimum_size_for_multipart_upload=PARTS,
+    )
+    store = place.storage(options={"read_timeout": "1s"}).object_store(settings)
+    act: Callable[[CloudStore], Coroutine[Any, Any, Any]]
+    act = (lambda store: store.put("k", bytes(PARTS))) if operation == "upload" else OPERATIONS[operation][1]
+    change = FAILURES.get(failure) or (lambda answer: vars(answer).update(stall_after=len(answer.body) // 2))
+    usual, left = place.proxy.handle, [change]
+
+    async def handle(request: Request, forward: Forward) -> Answer:
+        answer = await usual(request, forward)
+        if left:
+            left.pop()(answer)
+        return answer
+
+    async def work() -> Any:
+        for key, data in {"k": CONTENT, "chunks/0": b"0", "chunks/1": b"1"}.items():
+            await store.put(key, data)
+        place.proxy.handle = handle
+        place.proxy.requests.clear()
+        return await act(store)
+
+    result = asyncio.run(work())
+    assert not left
+    first, *others = place.proxy.requests
+    assert (first.method, first.target.partition("?")[0]) in [(r.method, r.target.partition("?")[0]) for r in others]
+    if operation == "upload":
+        assert asyncio.run(store.get("k")) == bytes(PARTS)
+    elif OPERATIONS[operation][2] is not None and operation != "delete":
+        assert result == OPERATIONS[operation][2]
 
 
 # -- uploads in parts ------------------------------------------------------------------------------------------
