@@ -5,6 +5,7 @@ Pure values and comparisons; who asks the server is the business of the clients.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from icechunk_virtual.containers.authorize import Grant
@@ -12,6 +13,7 @@ from icechunk_virtual.containers.failures import bare_etag, modified_later, othe
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.model.chunk_refs import VirtualChunk
 
+_SENDABLE = re.compile(r"[ !#-~]{1,1000}")  # of etags: repositories of strangers may have others
 ANY = "*"
 """As an etag: any state will do."""
 
@@ -61,15 +63,17 @@ NONE = Condition()
 
 
 def condition(chunk: VirtualChunk, grant: Grant) -> Condition:
-    """The condition for a chunk. The etag decides, if there is one; servers never match weak ones: we do.
+    """The condition for a chunk. The etag decides, if there is one.
 
-    Nothing is asked for where `grant` says that checksums do not count.
+    Weak ones, which servers never match, and those that no request can carry are compared here only. Nothing is asked
+    for where `grant` says that checksums do not count.
     """
     if not grant.verified:
         return NONE
     if chunk.etag:
-        weak = is_weak(chunk.etag) or chunk.etag == ANY
-        return NONE if weak else Condition(if_match=f'"{bare_etag(chunk.etag)}"')
+        bare = bare_etag(chunk.etag)
+        ours = is_weak(chunk.etag) or chunk.etag == ANY or not _SENDABLE.fullmatch(bare)
+        return NONE if ours else Condition(if_match=f'"{bare}"')
     return Condition(unmodified_since=chunk.last_modified) if chunk.last_modified else NONE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from icechunk_virtual.containers.authorize import Grant
+from icechunk_virtual.containers.hush import shown
 from icechunk_virtual.containers.rescan import rescan_command
 from icechunk_virtual.containers.url import Location
 from icechunk_virtual.errors import ContainerError, ObjectChanged, VirtualReadError
@@ -72,8 +73,8 @@ def other_etag(
     tries: int | None = None,
 ) -> ObjectChanged:
     """The error for an object whose etag is not the one that was referenced (`actual`: if it is known)."""
-    known = "is another one now" if actual is None else f"is {actual}"
-    what = f"its etag {known}, the reference expects {chunk.etag}"
+    known = "is another one now" if actual is None else f"is {shown(actual)}"
+    what = f"its etag {known}, the reference expects {shown(chunk.etag or '')}"
     return _changed(grant, location, chunk, what, chunk.etag, actual, status, tries)
 
 

@@ -9,6 +9,9 @@ import re
 
 from icechunk_virtual.containers.container import HIDDEN
 
+_LONGEST = 200  # characters of what is no sentence
+_NOT_PRINTABLE = re.compile(r"[^\n\t -~]")
+
 # Repetitions are bounded: servers choose these texts.
 _NAME = re.compile(r"sig|token|credential|key|secret|password", re.IGNORECASE)
 _PARAMETER = re.compile(r"""(?<=[?&;\s"'])([^=&?;\s"'<>]{1,100})=([^&;\s"'<>)]+)""")
@@ -38,9 +41,19 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
+def shown(text: str) -> str:
+    """A short text of a stranger, such as an etag, as a message may have it: nothing that a terminal would obey."""
+    short = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+    return short if short.isprintable() else _NOT_PRINTABLE.sub(_escaped, short)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else found[0].encode("unicode_escape").decode()
+
+
 def hushed(text: str) -> str:
-    """The text with everything replaced that may be a secret of the caller's."""
+    """The text with everything replaced that may be a secret of the caller's, or that a terminal would obey."""
     text = _PARAMETER.sub(lambda found: f"{found[1]}={HIDDEN}" if _NAME.search(found[1]) else found[0], text)
-    for pattern, shown in _PATTERNS:
-        text = pattern.sub(shown, text)
-    return text
+    for pattern, instead in _PATTERNS:
+        text = pattern.sub(instead, text)
+    return text if text.isprintable() else _NOT_PRINTABLE.sub(_escaped, text)

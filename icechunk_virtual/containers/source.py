@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from icechunk_virtual.containers.checksums import is_weak
+from icechunk_virtual.containers.hush import shown
 from icechunk_virtual.errors import MalformedSource, ScanError
 from icechunk_virtual.model.locations import Locations
 
@@ -143,10 +144,10 @@ class Source(abc.ABC):
 
 def changed(url: str, what: str, before: object, now: object) -> ScanError:
     """The error for a file that became another one while it was scanned."""
-    found = "another one" if now is None else now
+    found = "another one" if now is None else shown(str(now))
     return ScanError(
-        f"`{url}` changed while it was scanned: {what} was {before}, and is {found} now. Scan it again when nobody "
-        "writes to it.",
+        f"`{url}` changed while it was scanned: {what} was {shown(str(before))}, and is {found} now. Scan it again "
+        "when nobody writes to it.",
         source=url,
         expected=before,
         actual=now,

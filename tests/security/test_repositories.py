@@ -16,6 +16,8 @@ import icechunk_virtual as icv
 from icechunk_virtual.cli.main import main
 from icechunk_virtual.errors import IcechunkError
 from tests.support.hierarchies import GROUP, array_document, get, put
+from tests.support.object_server import ObjectServer
+from tests.support.proxy import Answer, Forward, Request
 from tests.support.source import modules
 
 SECRET = b"CANARY-CANARY"
@@ -108,6 +110,41 @@ def test_T61_terminals_are_not_commanded(tmp_path: Path, capsys: pytest.CaptureF
         shown = capsys.readouterr()
         text = shown.out + shown.err
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text), command
+
+
+NASTY = "e\x1b]0;owned\x07\x1b[2J\x9b2J\u202e" + "x" * 10_000
+
+
+async def nasty(request: Request, _forward: Forward) -> Answer:
+    """An answer with what terminals obey."""
+    if "If-Match" in request.headers:
+        return Answer(412, body=NASTY.encode())
+    return Answer(403, body=f"<Error><Code>AccessDenied</Code><Message>{NASTY}</Message></Error>".encode())
+
+
+@pytest.mark.parametrize("place", ["file", "http", "s3"])
+@pytest.mark.parametrize("etag", [None, NASTY])
+def test_T61_nor_by_what_errors_repeat(place: str, etag: str | None, tmp_path: Path) -> None:
+    """Etags come from manifests and servers, reasons from servers."""
+    with ObjectServer({}) as server:
+        server.handle = nasty
+        prefix, store = {
+            "file": (f"file://{tmp_path}/", icv.local_filesystem_store(tmp_path)),
+            "http": (f"{server.url}/b/", icv.http_store({"allow_http": "true"})),
+            "s3": ("s3://b/", icv.s3_store("r", server.url, True, True, True, True)),
+        }[place]
+        if etag is not None:
+            (tmp_path / "f").write_bytes(b"x" * 20)
+        config = icv.RepositoryConfig()
+        config.set_virtual_chunk_container(icv.VirtualChunkContainer(prefix, store))
+        repo = icv.Repository.create(icv.in_memory_storage(), config, {prefix: None})
+        session = repo.writable_session("main")
+        put(session.store, "v/zarr.json", array_document((10,), (10,)))
+        session.store.set_virtual_ref("v/c/0", f"{prefix}f", offset=0, length=10, checksum=etag)
+        with pytest.raises(IcechunkError) as caught:
+            get(session.store, "v/c/0")
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", str(caught.value))
+    assert len(str(caught.value)) < 4000
 
 
 # -- files -----------------------------------------------------------------------------------------------------
