@@ -24,6 +24,7 @@ from icechunk_virtual.scanners.hdf5.format.steps import Step, together
 _TYPE_SHARED, _SPACE_SHARED = 0x01, 0x02  # flags, from version 2 on
 _NAME_RECORDS = 8  # type of B-tree records (III.A.2): id in the heap, flags, creation order, hash of the name
 _RECORD_ID, _RECORD_FLAGS, _RECORD_ORDER = (0, 8), (8, 1), (9, 4)
+_RECORD_SIZE = 17
 _MESSAGE_SHARED = 0x02  # in these flags
 _IN_HEAP = 1  # where a shared message is (IV.A.2, "Shared message"), in version 3
 
@@ -116,6 +117,8 @@ def _read_dense(context: Context, heap: int, names: int) -> Step[list[tuple[Mess
     tree = yield from read_btree2(context, names)
     if tree.kind != _NAME_RECORDS:
         raise Damaged(context.place(names), f"attributes in a B-tree of type {tree.kind}")
+    if tree.records.shape[1] != _RECORD_SIZE:
+        raise Damaged(context.place(names), f"attributes in records of {tree.records.shape[1]} bytes")
     if (uint_column(tree.records, *_RECORD_FLAGS) & _MESSAGE_SHARED).any():
         raise NotHandled("attributes that objects share through a heap")
     start, length = _RECORD_ID

@@ -10,6 +10,7 @@ from icechunk_virtual.scanners.hdf5.format.cursor import Cursor
 _MAXIMA, _PERMUTATION = 0x01, 0x02  # flags
 _SCALAR, _SIMPLE, _NULL = 0, 1, 2  # types, of version 2
 _MOST_AXES = 32  # H5S_MAX_RANK
+_MOST_ELEMENTS = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ def parse_dataspace(cursor: Cursor) -> Dataspace:
     if kind == _SCALAR and rank:
         cursor.fail("a scalar with axes")
     shape = tuple(cursor.length() for _ in range(rank))
+    if math.prod(max(1, size) for size in shape) >= _MOST_ELEMENTS:
+        cursor.fail(f"the shape {shape}")
     if not flags & _MAXIMA:
         return Dataspace(shape, shape)
     unlimited = (1 << (8 * cursor.sizes.length)) - 1

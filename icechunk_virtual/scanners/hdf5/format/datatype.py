@@ -14,6 +14,8 @@ from icechunk_virtual.scanners.hdf5.format.cursor import Cursor
 from icechunk_virtual.scanners.hdf5.format.damage import NotHandled
 
 _DEEPEST = 64  # types inside types
+_LARGEST = 1 << 31  # bytes
+_MOST_AXES = 32  # of array types, also of those inside each other
 _VERSIONS = (1, 2, 3, 4, 5)
 
 
@@ -152,8 +154,8 @@ def parse_datatype(cursor: Cursor, depth: int = 0) -> Datatype:
         cursor.position -= 1
         cursor.fail(f"a type of version {version} and class {kind}")
     flags, size = cursor.uint(3), cursor.uint(4)
-    if not size:
-        cursor.fail("a type of no bytes")
+    if not 0 < size < _LARGEST:
+        cursor.fail(f"a type of {size} bytes")
     return _PARSERS[kind](cursor, version, flags, size, depth)
 
 
@@ -219,6 +221,8 @@ def _compound(cursor: Cursor, version: int, flags: int, size: int, depth: int) -
     if not count:
         cursor.fail("a compound without members")
     members = tuple(_member(cursor, version, size, depth) for _ in range(count))
+    if sum(member.type.size for member in members) > size:
+        cursor.fail("a compound with members that overlap")
     return Datatype(TypeClass.COMPOUND, size, members=members)
 
 
@@ -282,9 +286,15 @@ def _array(cursor: Cursor, version: int, _flags: int, size: int, depth: int) -> 
     if version < 3:
         cursor.skip(4 * rank)  # permutation, never used
     base = parse_datatype(cursor, depth + 1)
+    if rank + _axes(base) > _MOST_AXES:
+        raise NotHandled(f"arrays with more than {_MOST_AXES} axes")
     if math.prod(shape) * base.size != size:
         cursor.fail(f"an array of {size} bytes, with shape {shape} over a type of {base.size}")
     return Datatype(TypeClass.ARRAY, size, base=base, shape=shape)
+
+
+def _axes(kind: Datatype) -> int:
+    return len(kind.shape) + _axes(kind.base) if kind.kind == TypeClass.ARRAY and kind.base is not None else 0
 
 
 def _complex(cursor: Cursor, _version: int, _flags: int, size: int, depth: int) -> Datatype:

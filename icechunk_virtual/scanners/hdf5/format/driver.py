@@ -24,7 +24,7 @@ _LEAST, _MOST = 1 << 12, 1 << 18  # ... each of which gets between these, and st
 _GAP = 1 << 12  # bytes between two rows that are read along
 _FEW_ROWS = 16  # that are read with what is around them, and kept
 _SERVED = 16  # times the size of the file that parsers may be given: nothing sound needs as much ...
-_SERVED_ANYWAY = 1 << 24  # ... but for small files
+_SERVED_ANYWAY = 1 << 20  # ... but for small files
 
 
 class Reads(Protocol):

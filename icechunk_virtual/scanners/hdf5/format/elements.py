@@ -122,8 +122,8 @@ def _column(rows: NDArray[np.uint8], offset: int, size: int) -> bytes:
 
 def _records(kind: Datatype, count: int, columns: list[NDArray[Any]]) -> NDArray[Any]:
     names = [member.name.decode("utf-8", "surrogateescape") for member in kind.members]
-    if len(set(names)) < len(names):
-        raise NotHandled("a compound with two members of one name")
+    if len(set(names)) < len(names) or not all(names):
+        raise NotHandled("a compound whose members have no names of their own")
     records = np.empty(count, [(n, c.dtype, c.shape[1:]) for n, c in zip(names, columns, strict=True)])
     for name, column in zip(names, columns, strict=True):
         records[name] = column
@@ -162,6 +162,8 @@ def _read_vlens(context: Context, kind: Datatype, data: bytes, count: int) -> St
         if each is not None and len(each) < nbytes:
             raise Damaged(context.place(0), f"{length} elements of {base.size} bytes in {len(each)} bytes of a heap")
         pieces.append((each or b"")[:nbytes])
+    if sum(map(len, pieces)) > context.file_size:
+        raise Damaged(context.place(0), "data of varying length that refer to the same bytes again and again")
     values = np.empty(count, object)
     if kind.is_text:
         values[:] = [piece.split(b"\0")[0] for piece in pieces]

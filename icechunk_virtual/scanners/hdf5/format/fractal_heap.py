@@ -104,6 +104,8 @@ def read_heap_objects(context: Context, address: int, ids: Sequence[bytes]) -> S
             found.append((yield from _read_huge(context, heap, cursor, huge)))
         else:
             cursor.fail("an id of no known type")
+    if sum(map(len, found)) > context.file_size:
+        raise Damaged(context.place(address), "fractal heap: its objects overlap each other")
     return found
 
 

@@ -18,12 +18,16 @@ class LocalHeap:
 
     def __init__(self, context: Context, address: int, data: bytes) -> None:
         self._context, self._address, self._data = context, address, data
+        self._left = 4 * len(data)  # bytes of texts: sound files use every text about once
 
     def text(self, offset: int) -> bytes:
         """The text at an offset, up to its zero."""
         stop = self._data.find(b"\0", offset)
         if offset >= len(self._data) or stop < 0:
             raise Damaged(self._context.place(self._address), f"local heap: no text at its byte {offset}")
+        self._left -= stop - offset
+        if self._left < 0:
+            raise Damaged(self._context.place(self._address), "local heap: its texts are used again and again")
         return self._data[offset:stop]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
 
 from icechunk_virtual.scanners.hdf5.format.cursor import Cursor
 
+_LARGEST = 1 << 63  # bytes of a chunk
 _MOST_AXES = 33  # H5S_MAX_RANK and one for the size of an element
 _PARTIAL_UNFILTERED, _SINGLE_FILTERED = 0x01, 0x02  # flags of chunked layouts from version 4 on
 
@@ -167,4 +169,6 @@ def _shape(cursor: Cursor, sizes: tuple[int, ...]) -> tuple[tuple[int, ...], int
     """Shape of a chunk, and bytes of an element."""
     if not all(sizes):
         cursor.fail(f"chunks of {sizes} elements")
+    if math.prod(sizes) >= _LARGEST:
+        cursor.fail(f"chunks of {math.prod(sizes)} bytes")
     return sizes[:-1], sizes[-1]

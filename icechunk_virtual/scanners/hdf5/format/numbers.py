@@ -81,6 +81,11 @@ def float_values(kind: Datatype, rows: NDArray[np.uint8]) -> NDArray[Any]:
     if bits.normalization != _IMPLIED or bits.bias >= 1 << 31:
         raise NotHandled("floats whose mantissa has its highest bit stored")
     raw = _little(rows, bits)
+    with np.errstate(over="ignore", under="ignore"):  # what is too large becomes infinite
+        return _converted(raw, bits).astype(dtype)
+
+
+def _converted(raw: NDArray[np.uint64], bits: Bits) -> NDArray[np.float64]:
     exponent, mantissa = _field(raw, bits.exponent), _field(raw, bits.mantissa)
     width = bits.mantissa[1]
     special = exponent == (1 << bits.exponent[1]) - 1
@@ -90,7 +95,8 @@ def float_values(kind: Datatype, rows: NDArray[np.uint8]) -> NDArray[Any]:
     value = np.ldexp(fraction, power.astype(np.int32))
     value = np.where(special, np.where(mantissa > 0, np.nan, np.inf), value)
     sign = _field(raw, (bits.sign, 1)) > 0
-    return np.where(sign, -value, value).astype(dtype)
+    result: NDArray[np.float64] = np.where(sign, -value, value)
+    return result
 
 
 def _bits(kind: Datatype) -> Bits:
