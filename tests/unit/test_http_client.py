@@ -314,6 +314,7 @@ def test_nothing_is_unpacked(server: WebServer, read: Reader) -> None:
     answer = Answer(206, CIMultiDict({"Content-Range": "bytes 10-29/256", "Content-Encoding": "gzip"}), WANTED)
     server.habits.first = [answer]
     assert read() == WANTED
+    assert len(server.requests) == 1
 
 
 def test_nobody_listens() -> None:

@@ -42,7 +42,7 @@ def proxy() -> Iterator[Proxy]:
 def test_proxies_of_the_environment(
     name: str, server: WebServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(name, proxy.url)
+    monkeypatch.setenv(name, proxy.url_at("localhost"))
     assert Reader(server.url + "/")("f?sig=x%2Fy") == WANTED
     assert [str(request) for request in proxy.requests] == [f"GET {server.url}/f?sig=x%2Fy"]
     assert [request.target for request in server.requests] == ["/f?sig=x%2Fy"]
