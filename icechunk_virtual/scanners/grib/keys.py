@@ -19,7 +19,8 @@ _T = TypeVar("_T")
 _UNKNOWN = ("unknown", "undef", "~", "")
 _NO_BITMAP = (6).to_bytes(4, "big") + b"\x06\xff"
 _NO_DATA = (5).to_bytes(4, "big") + b"\x07"
-_DATA_1 = (12).to_bytes(3, "big") + bytes(9)
+_SPECTRAL_1 = (50, 60, 70, 80)
+"""Kinds of grids of edition 1 whose data section has to say so too."""
 _HAS_BITMAP_1 = 0x40
 _SECONDS = {0: 60, 1: 3600, 2: 86400, 10: 10800, 11: 21600, 12: 43200, 13: 1, 14: 900, 15: 1800}
 """Of the units of steps; months and longer ones have no fixed length."""
@@ -85,7 +86,6 @@ SPLITTING_KEYS = (
     "scaledValueOfLowerLimit",
     "scaledValueOfUpperLimit",
     "forecastProbabilityNumber",
-    "lengthOfTimeRange",
     "typeOfStatisticalProcessing",
     "typeOfProcessedData",
     "expver",
@@ -128,7 +128,9 @@ def header_message(edition: int, sections: dict[int, bytes]) -> bytes:
         return joined(sections[0], [*kept, _NO_BITMAP, _NO_DATA])
     product = bytearray(sections[1])
     product[7] &= ~_HAS_BITMAP_1
-    body = bytes(product) + sections[3] + _DATA_1 + b"7777"
+    data = bytearray((24).to_bytes(3, "big") + bytes(21))
+    data[3] = 0xC0 if sections[3][5] in _SPECTRAL_1 else 0
+    body = bytes(product) + sections[3] + bytes(data) + b"7777"
     return b"GRIB" + (8 + len(body)).to_bytes(3, "big") + b"\x01" + body
 
 

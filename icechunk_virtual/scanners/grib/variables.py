@@ -133,6 +133,10 @@ class _Sorting:
     def partitions(self, variable: Variable) -> Iterator[tuple[list[str], Rows]]:
         """Ways to divide the fields of a variable: the suffixes of the parts' names, and the part of each field."""
         table = self.table
+        length = table.step[variable.rows] - table.start[variable.rows]
+        since_start = (table.start[variable.rows] == 0) & (length > 0)
+        if since_start.any() and not since_start.all():
+            yield ["of_intervals", "since_start"], since_start.astype(np.int64)
         parameters, inverse = np.unique(table.parameter[variable.rows], return_inverse=True)
         if len(parameters) > 1:
             first = [int(variable.rows[np.argmax(inverse == i)]) for i in range(len(parameters))]
@@ -143,10 +147,6 @@ class _Sorting:
                 if len(names) > 1:
                     style = _DISTINCT_NAMES.get(key, key + "_{}")
                     yield [style.format(n) for n in names], np.array([names.index(v) for v in values])[inverse]
-        length = table.step[variable.rows] - table.start[variable.rows]
-        since_start = (table.start[variable.rows] == 0) & (length > 0)
-        if since_start.any() and not since_start.all():
-            yield ["of_intervals", "since_start"], since_start.astype(np.int64)
         lengths, ids = np.unique(length, return_inverse=True)
         if len(lengths) > 1:
             yield [f"of_{hours:g}_hours" for hours in lengths.tolist()], ids
