@@ -43,12 +43,7 @@ from icechunk_virtual.repo.limiter import Limiter
 from icechunk_virtual.repo.object_store import PartPolicy, part_ranges
 from icechunk_virtual.repo.obstore_store import Role, check_process
 from icechunk_virtual.repo.remote_places import CLOUD_SCHEMES, container_place
-from icechunk_virtual.repo.settings import (
-    EffectiveStorage,
-    StorageConcurrencySettings,
-    StorageSettings,
-    bounded_for_references,
-)
+from icechunk_virtual.repo.settings import EffectiveStorage, bounded_for_references
 
 if TYPE_CHECKING:
     from obstore import GetOptions, GetResult
@@ -58,8 +53,6 @@ _OPEN_STORES = 50
 _SMALL = 64 * 1024
 """Bytes up to which a body is copied, since it may hold on to more memory than it takes itself."""
 _FOREIGN = (OSError, ValueError, obstore.exceptions.BaseError)
-_DEFAULTS = StorageSettings(StorageConcurrencySettings(ideal_concurrent_request_size=4 * 2**20))
-"""Chunks are smaller than what else is read in parts, so that with larger parts there would mostly be one."""
 
 
 def make_fetcher(authorization: Authorization, config: RepositoryConfig, limiter: Limiter | None = None) -> Fetcher:
@@ -80,7 +73,7 @@ def make_fetcher(authorization: Authorization, config: RepositoryConfig, limiter
 def remote_clients(config: RepositoryConfig, limiter: Limiter | None = None) -> Clients:
     """Who reads from object stores and web servers; parameters as `make_fetcher`."""
     limiter = limiter or Limiter(config.effective_max_concurrent_requests)
-    settings = bounded_for_references(config.effective_storage(_DEFAULTS))
+    settings = bounded_for_references(config.effective_storage())
     objects = partial(RemoteObjects, settings=settings, limiter=limiter)
     split = partial(part_ranges, policy=_part_policy(settings))
     web = partial(HttpObjects, retries=_retries(settings), split=split, limiter=limiter)
