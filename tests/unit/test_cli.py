@@ -240,7 +240,7 @@ def test_append_of_what_is_there(shell: Shell, days: Path) -> None:
         (["scan", "a.nc"], "required: --repo"),
         (["nope"], "invalid choice: 'nope'"),
         (["scan", "a", "--repo", "r", "--mode", "a", "--append-dim", "t"], "not allowed with argument --mode"),
-        (["scan", "a", "--repo", "r", "--scanner", "nope"], "no scanner is called 'nope'; there are hdf5"),
+        (["scan", "a", "--repo", "r", "--scanner", "nope"], "no scanner is called 'nope'; there are grib, hdf5"),
         (["scan", "a", "--repo", ""], "argument --repo: a path is empty"),
         (["info", ""], "argument REPO: a path is empty"),
     ],
