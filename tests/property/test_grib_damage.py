@@ -47,6 +47,7 @@ def check(path: Path, content: bytes, options: ScanOptions) -> bool:
         tracemalloc.stop()
     assert named
     assert peak < 1 << 30
+    assert str(path) in failure
     for _, array in found.root.walk_arrays() if found else ():
         virtual = array.refs.kind == ChunkKind.VIRTUAL
         assert (array.refs.offset[virtual] + array.refs.length[virtual] <= len(content)).all()

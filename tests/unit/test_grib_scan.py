@@ -338,11 +338,11 @@ def test_levels_in_the_grid_section_of_edition_1(tmp_path: Path) -> None:
 
 def test_members_of_edition_1(tmp_path: Path) -> None:
     """Their number is in ECMWF's local section."""
+    local = {"setLocalDefinition": 1, "localDefinitionNumber": 1}
     messages = [
         message(
             "regular_ll_pl_grib1",
-            setLocalDefinition=1,
-            localDefinitionNumber=1,
+            **local,
             shortName="t",
             number=n,
             level=z,

@@ -44,8 +44,9 @@ def scan(source: Source, options: ScanOptions) -> Scanned:
     skipped |= dict(messages.damaged)
     table, refused = describe(ahead, fields, messages.edition[fields.message])
     skipped |= {int(messages.offset[fields.message[row]]): reason for row, reason in refused.items()}
-    _raise_damage(skipped, source, options)
     rows = np.setdiff1d(np.arange(len(fields)), np.fromiter(refused, np.int64, len(refused)))
+    if skipped and not (options.skip_unsupported and len(rows)):
+        raise _damage(skipped, source)
     variables, duplicates = find_variables(table, rows, lambda row: distinguishing(table.header(row)))
     building = Building(source, options, table, _references(messages, fields), source.locations)
     root = build(arrange(variables, _grid_names(table).__getitem__), "/", building)
@@ -56,16 +57,15 @@ def scan(source: Source, options: ScanOptions) -> Scanned:
     return Scanned(root, source.url, kind, tuple(building.stored), tuple(warnings))
 
 
-def _raise_damage(skipped: Mapping[int, str], source: Source, options: ScanOptions) -> None:
-    if skipped and not options.skip_unsupported:
-        position, reason = min(skipped.items())
-        raise MalformedSource(
-            f"{source.url} is not a sound GRIB file: the message at byte {position} {reason}"
-            f"{f', and {len(skipped) - 1} more are not sound' if len(skipped) > 1 else ''}. Get it again; "
-            "skip_unsupported=True takes the messages that are sound.",
-            source=source.url,
-            position=position,
-        )
+def _damage(skipped: Mapping[int, str], source: Source) -> MalformedSource:
+    position, reason = min(skipped.items())
+    others = f", and {len(skipped) - 1} more are not sound" if len(skipped) > 1 else ""
+    return MalformedSource(
+        f"{source.url} is not a sound GRIB file: the message at byte {position} {reason}{others}. Get it again; "
+        "skip_unsupported=True takes the messages that are sound.",
+        source=source.url,
+        position=position,
+    )
 
 
 def _references(messages: Messages, fields: Fields) -> References:
