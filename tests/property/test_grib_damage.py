@@ -45,9 +45,8 @@ def check(path: Path, content: bytes, options: ScanOptions) -> bool:
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert named
+    assert named, "the error does not name the file"
     assert peak < 1 << 30
-    assert str(path) in failure
     for _, array in found.root.walk_arrays() if found else ():
         virtual = array.refs.kind == ChunkKind.VIRTUAL
         assert (array.refs.offset[virtual] + array.refs.length[virtual] <= len(content)).all()
