@@ -28,7 +28,7 @@ from icechunk_virtual.containers.credentials import (
     S3Credentials,
     S3StaticCredentials,
 )
-from icechunk_virtual.containers.http_credentials import HttpAuth, HttpBearerCredential, HttpCredentials
+from icechunk_virtual.containers.http.credentials import HttpAuth, HttpBearerCredential, HttpCredentials
 from icechunk_virtual.containers.unverified import Unverified
 
 __all__ = [

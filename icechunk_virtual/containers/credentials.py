@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeAlias, cast
 
 from icechunk_virtual.containers.container import ObjectStoreConfig, VirtualChunkContainer
-from icechunk_virtual.containers.http_credentials import HttpCredentials
+from icechunk_virtual.containers.http.credentials import HttpCredentials
 from icechunk_virtual.containers.refreshable import PickledFunction
 from icechunk_virtual.containers.unverified import Unverified, verified_credentials
 from icechunk_virtual.containers.url import check_prefix

@@ -8,7 +8,7 @@ from typing import Any
 from icechunk_virtual.containers.authorize import Grant
 from icechunk_virtual.containers.container import ObjectStoreConfig, S3Options
 from icechunk_virtual.containers.credentials import AzureCredentials, GcsCredentials, S3Credentials
-from icechunk_virtual.containers.http_credentials import HttpAuth, HttpCredentials
+from icechunk_virtual.containers.http.credentials import HttpAuth, HttpCredentials
 from icechunk_virtual.containers.url import Location, local_path, without_user_info
 
 _ANONYMOUS = (S3Credentials.Anonymous, GcsCredentials.Anonymous, AzureCredentials.Anonymous)

@@ -22,7 +22,7 @@ from icechunk_virtual.containers.checksums import Condition, ObjectState, check_
 from icechunk_virtual.containers.clients import LOCAL_CLIENTS, Clients
 from icechunk_virtual.containers.failures import cannot_be_opened, failed, modified_later, other_etag, too_short
 from icechunk_virtual.containers.fetch import Fetcher
-from icechunk_virtual.containers.http_client import HttpObjects
+from icechunk_virtual.containers.http.client import HttpObjects
 from icechunk_virtual.containers.remedies import ContainerSubject, remedy
 from icechunk_virtual.containers.retry import Retries, TryFailed, repeated
 from icechunk_virtual.containers.troubles import STALE, Trouble

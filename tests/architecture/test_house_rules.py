@@ -23,7 +23,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 # Only the edge reads the world. What else may, and why.
 WORLDLY = {
     "cli": "the edge",
-    "containers.http_auth": "whoever grants the netrc file may say by NETRC where it is",
+    "containers.http.auth": "whoever grants the netrc file may say by NETRC where it is",
     "credentials": "credentials from the environment are asked for by name",
     "logs": "ICECHUNK_LOG is read when logging is set up",
     "repo.cloud.addresses": "servers that the environment names are the opener's",

@@ -8,7 +8,7 @@ from typing import Any
 import icechunk_virtual as icv
 from icechunk_virtual.containers.authorize import Authorization
 from icechunk_virtual.containers.container import VirtualChunkContainer
-from icechunk_virtual.containers.http_client import HttpObjects
+from icechunk_virtual.containers.http.client import HttpObjects
 from icechunk_virtual.containers.retry import Retries
 from icechunk_virtual.containers.url import check_location
 from icechunk_virtual.model.chunk_refs import VirtualChunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from icechunk_virtual.containers.http_addresses import (
+from icechunk_virtual.containers.http.addresses import (
     BadRedirect,
     Origin,
     is_special,

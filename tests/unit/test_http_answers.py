@@ -8,7 +8,7 @@ import pytest
 from multidict import CIMultiDict
 
 from icechunk_virtual.containers.checksums import ObjectState
-from icechunk_virtual.containers.http_answers import MOST_SKIPPED, Body, PageForPeople, Wanted, judge
+from icechunk_virtual.containers.http.answers import MOST_SKIPPED, Body, PageForPeople, Wanted, judge
 from icechunk_virtual.containers.retry import TryFailed
 
 WANTED = Wanted(10, 20)

@@ -16,9 +16,9 @@ import pytest
 from multidict import CIMultiDict
 
 import icechunk_virtual as icv
-from icechunk_virtual.containers import http_answers, http_client
 from icechunk_virtual.containers.checksums import ObjectState
 from icechunk_virtual.containers.fetch import Fetcher
+from icechunk_virtual.containers.http import answers, client
 from icechunk_virtual.containers.url import check_location
 from icechunk_virtual.errors import ContainerError, ObjectChanged, VirtualReadError
 from icechunk_virtual.model.chunk_refs import VirtualChunk
@@ -187,7 +187,7 @@ def test_no_more_is_read_than_is_wanted(faults: dict[str, Any], server: WebServe
 
 def test_how_much_is_thrown_away(server: WebServer, read: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     server.habits.ranges = False
-    monkeypatch.setattr(http_answers, "MOST_SKIPPED", 100)
+    monkeypatch.setattr(answers, "MOST_SKIPPED", 100)
     assert read(offset=100) == CONTENT[100:120]
     server.habits.faults = {"endless": True}
     with pytest.raises(VirtualReadError, match=r"ignores byte ranges.*101 bytes.*at most 100") as caught:
@@ -374,7 +374,7 @@ def test_without_aiohttp(server: WebServer, monkeypatch: pytest.MonkeyPatch) -> 
     def missing(_name: str) -> None:
         raise ModuleNotFoundError("No module named 'aiohttp'", name="aiohttp")
 
-    monkeypatch.setattr(http_client.importlib, "import_module", missing)
+    monkeypatch.setattr(client.importlib, "import_module", missing)
     with pytest.raises(ContainerError, match=r'pip install "icechunk-virtual\[http\]"') as caught:
         Reader(server.url + "/")()
     assert caught.value.location == server.url + "/f"

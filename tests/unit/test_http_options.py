@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from icechunk_virtual.containers.http_options import HttpOptions, parse_options
+from icechunk_virtual.containers.http.options import HttpOptions, parse_options
 from icechunk_virtual.repo.cloud.clients import CLIENT_OPTIONS
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import icechunk_virtual as icv
-from icechunk_virtual.containers.http_addresses import origin_of
-from icechunk_virtual.containers.http_auth import Identity
-from icechunk_virtual.containers.http_exchange import MOST_REDIRECTS
-from icechunk_virtual.containers.http_session import _Resolver
-from icechunk_virtual.containers.http_shortcuts import Shortcuts
+from icechunk_virtual.containers.http.addresses import origin_of
+from icechunk_virtual.containers.http.auth import Identity
+from icechunk_virtual.containers.http.exchange import MOST_REDIRECTS
+from icechunk_virtual.containers.http.session import _Resolver
+from icechunk_virtual.containers.http.shortcuts import Shortcuts
 from icechunk_virtual.errors import VirtualReadError
 from tests.support.object_server import ETAG
 from tests.support.proxy import Answer, Forward, Request

@@ -249,5 +249,5 @@ assert read() == CONTENT[10:30]
 
 
 def test_nothing_of_it_is_loaded_before_it_is_needed() -> None:
-    code = "import sys, icechunk_virtual.containers.http_client\nassert 'aiohttp' not in sys.modules"
+    code = "import sys, icechunk_virtual.containers.http.client\nassert 'aiohttp' not in sys.modules"
     assert run(code) == ("", "")

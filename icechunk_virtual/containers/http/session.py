@@ -21,16 +21,16 @@ import aiohttp
 from aiohttp import abc
 from yarl import URL
 
-from icechunk_virtual.containers.http_addresses import (
+from icechunk_virtual.containers.http.addresses import (
     SpecialAddress,
     is_special,
     literal_address,
     origin_of,
     plain_host,
 )
-from icechunk_virtual.containers.http_answers import Body, Troubled
-from icechunk_virtual.containers.http_auth import basic
-from icechunk_virtual.containers.http_options import HttpOptions
+from icechunk_virtual.containers.http.answers import Body, Troubled
+from icechunk_virtual.containers.http.auth import basic
+from icechunk_virtual.containers.http.options import HttpOptions
 from icechunk_virtual.containers.retry import TryFailed
 from icechunk_virtual.containers.troubles import Trouble
 

@@ -1,6 +1,6 @@
 """Credentials for web servers: what a caller shows to the servers of a container, and where redirects may lead.
 
-Values only; who sends them, and to whom, is in `http_auth`. Secrets travel in pickles and never show in ``repr``.
+Values only; who sends them, and to whom, is in `auth`. Secrets travel in pickles and never show in ``repr``.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 
 from icechunk_virtual.containers.authorize import Grant
-from icechunk_virtual.containers.http_addresses import Origin
-from icechunk_virtual.containers.http_credentials import HttpAuth, HttpCredentials
+from icechunk_virtual.containers.http.addresses import Origin
+from icechunk_virtual.containers.http.credentials import HttpAuth, HttpCredentials
 from icechunk_virtual.containers.remedies import ContainerSubject
 
 _KINDS = {

@@ -1,7 +1,7 @@
 """Virtual chunks on web servers: ranges of files, in the state that the reference expects, or an error that says why.
 
 Authorises nothing: what arrives here may be read. All requests are made on the background loop, whose connections
-serve every thread and event loop. What needs aiohttp is in `http_session`, which is loaded late.
+serve every thread and event loop. What needs aiohttp is in `session`, which is loaded late.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from icechunk_virtual._sync import in_background, together
 from icechunk_virtual.containers.authorize import Authorization, Grant
 from icechunk_virtual.containers.checksums import NONE, Condition, ObjectState, check_unchanged, condition
 from icechunk_virtual.containers.failures import cannot_be_opened
-from icechunk_virtual.containers.http_addresses import SpecialAddress, origin_of, sent_url
-from icechunk_virtual.containers.http_answers import Body, PageForPeople, Troubled, Wanted, judge
-from icechunk_virtual.containers.http_auth import NOBODY, Identity
-from icechunk_virtual.containers.http_credentials import HttpBearerCredential, HttpCredentials
-from icechunk_virtual.containers.http_exchange import Answer, Exchange
-from icechunk_virtual.containers.http_options import parse_options
-from icechunk_virtual.containers.http_remedies import of_refusal, of_special_address
+from icechunk_virtual.containers.http.addresses import SpecialAddress, origin_of, sent_url
+from icechunk_virtual.containers.http.answers import Body, PageForPeople, Troubled, Wanted, judge
+from icechunk_virtual.containers.http.auth import NOBODY, Identity
+from icechunk_virtual.containers.http.credentials import HttpBearerCredential, HttpCredentials
+from icechunk_virtual.containers.http.exchange import Answer, Exchange
+from icechunk_virtual.containers.http.options import parse_options
+from icechunk_virtual.containers.http.remedies import of_refusal, of_special_address
 from icechunk_virtual.containers.remedies import ContainerSubject, remedy
 from icechunk_virtual.containers.retry import Retries, TryFailed, repeated
 from icechunk_virtual.containers.url import Location
@@ -33,7 +33,7 @@ from icechunk_virtual.model.chunk_refs import VirtualChunk
 
 logger = logging.getLogger(__name__)
 
-_SESSION = "icechunk_virtual.containers.http_session"
+_SESSION = "icechunk_virtual.containers.http.session"
 _INSTALL = 'pip install "icechunk-virtual[http]"'
 _REFUSED = frozenset({401, 403})
 _FIRST = Wanted(0, 1, exact=False)

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from icechunk_virtual.containers.http_addresses import Origin, plain_host
-from icechunk_virtual.containers.http_credentials import HttpAuth, HttpBearerCredential, HttpCredentials
+from icechunk_virtual.containers.http.addresses import Origin, plain_host
+from icechunk_virtual.containers.http.credentials import HttpAuth, HttpBearerCredential, HttpCredentials
 from icechunk_virtual.containers.refreshable import Fresh
 
 NOBODY = HttpCredentials()

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
-from icechunk_virtual.containers.http_addresses import BadRedirect, Origin, origin_of, redirected
-from icechunk_virtual.containers.http_answers import Body
-from icechunk_virtual.containers.http_auth import Identity
-from icechunk_virtual.containers.http_shortcuts import LONGEST, Shortcuts, lifetime
+from icechunk_virtual.containers.http.addresses import BadRedirect, Origin, origin_of, redirected
+from icechunk_virtual.containers.http.answers import Body
+from icechunk_virtual.containers.http.auth import Identity
+from icechunk_virtual.containers.http.shortcuts import LONGEST, Shortcuts, lifetime
 from icechunk_virtual.containers.retry import TryFailed
 
 MOST_REDIRECTS = 10
