@@ -6,6 +6,7 @@ it, where that is short: then the offsets to it repeat and compress away).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -118,28 +119,24 @@ def _check_limits(refs: list[ChunkRefs]) -> None:
 class _Head:
     """Root, Manifest table, vector of arrays, ArrayManifest tables; the vectors of references follow."""
 
-    # root offset, identifier, vtable of Manifest, vtable of ArrayManifest (both to a multiple of 4)
-    _MANIFEST_VTABLE = np.array([8, 20, 4, 16], "<u2")
-    _ARRAY_VTABLE = np.array([8, 16, 4, 12], "<u2")
+    # root offset, identifier, vtables of Manifest and ArrayManifest, table, id, distance to the vector, its length
+    _START = struct.Struct("<I4s4H4Hi12sII")
     _TABLE = 24
     _VECTOR = _TABLE + 20
     _ARRAY = np.dtype([("vtable", "<i4"), ("node", "V8"), ("refs", "<u4")])
 
     def __init__(self, arrays: int) -> None:
-        self.arrays = self._VECTOR + 4 + 4 * arrays
+        self.arrays = self._START.size + 4 * arrays
         self.size = self.arrays + self._ARRAY.itemsize * arrays
 
     def write(self, out: NDArray[np.uint8], id: bytes, nodes: list[NodeId], vectors: NDArray[np.int64]) -> None:
-        out[:8] = np.frombuffer(self._TABLE.to_bytes(4, "little") + FILE_IDENTIFIER, np.uint8)
-        out[8:16].view("<u2")[:] = self._MANIFEST_VTABLE
-        out[16:24].view("<u2")[:] = self._ARRAY_VTABLE
-        out[24:28].view("<i4")[:] = self._TABLE - 8
-        out[28:40] = np.frombuffer(id, np.uint8)
-        out[40:44].view("<u4")[:] = self._VECTOR - 40
-        count = len(nodes)
-        out[44:48].view("<u4")[:] = count
+        count, table = len(nodes), self._TABLE
+        vtables = (8, 20, 4, 16), (8, 16, 4, 12)
+        self._START.pack_into(
+            out, 0, table, FILE_IDENTIFIER, *vtables[0], *vtables[1], table - 8, id, self._VECTOR - table - 16, count
+        )
         tables = self.arrays + self._ARRAY.itemsize * np.arange(count)
-        out[48 : self.arrays].view("<u4")[:] = tables - (48 + 4 * np.arange(count))
+        out[self._START.size : self.arrays].view("<u4")[:] = tables - (self._START.size + 4 * np.arange(count))
         records = out[self.arrays : self.size].view(self._ARRAY)
         records["vtable"] = tables - 16
         records["node"] = np.frombuffer(b"".join(nodes), "V8")

@@ -18,7 +18,7 @@ from icechunk_virtual.model.ids import ManifestId, NodeId
 from icechunk_virtual.repo.format.flat import FILE_IDENTIFIER, Buffer
 from icechunk_virtual.repo.format.manifest_lookup import chunk_of, index_of
 
-FEW_TO_WRITE = 64
+FEW_TO_WRITE = 32
 FEW_TO_READ = 24
 """References: of so many this is faster."""
 
