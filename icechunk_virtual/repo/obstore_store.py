@@ -11,7 +11,7 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_FOREIGN = (OSError, foreign.BaseError)
 SMALL_UPLOAD = 2**20
 """Bytes; a larger body may take its time."""
 _DELETIONS = 10  # requests at once where each names one object; so does the library
@@ -153,10 +154,10 @@ class ObstoreStore(ABC):
         used: object = self._clients_now()
         while True:
             try:
-                async with self._translating(prefix):
-                    async for page in self._pages(spelt, PAGE_SIZE, last):
-                        last = page[-1]["path"]
-                        yield [info_of(unescape_key(m["path"]) if self._escaped else m["path"], m) for m in page]
+                pages = self._pages(spelt, PAGE_SIZE, last)
+                while page := await self._translated(prefix, partial(anext, pages, None)):
+                    last = page[-1]["path"]
+                    yield [info_of(unescape_key(m["path"]) if self._escaped else m["path"], m) for m in page]
             except TransientStorageError as error:
                 if not cut_off(error) or not await patience.again():
                     raise
@@ -173,8 +174,7 @@ class ObstoreStore(ABC):
         used: object = self._clients_now()
         while True:
             try:
-                async with self._translating(key):
-                    return await request()
+                return await self._translated(key, request)
             except PermissionDenied as error:
                 if not self._renewed(error, used):
                     raise
@@ -184,12 +184,11 @@ class ObstoreStore(ABC):
                 if not cut_off(error) or not await patience.again():
                     raise
 
-    @asynccontextmanager
-    async def _translating(self, key: str) -> AsyncIterator[None]:
-        """Raise our errors for the library's."""
+    async def _translated(self, key: str, request: Callable[[], Awaitable[T]]) -> T:
+        """One try; our errors for the library's."""
         try:
-            yield
-        except (OSError, foreign.BaseError) as error:
+            return await request()
+        except _FOREIGN as error:
             raise await self._told(error, key) from without_debug_text(error)
 
     async def _told(self, error: Exception, key: str) -> StorageError:
@@ -258,8 +257,7 @@ class ObstoreStore(ABC):
 
     async def _put_conditionally(self, key: str, data: bytes, mode: PutMode) -> Version:
         try:
-            async with self._translating(key):
-                result = await self._put(key, data, mode)
+            result = await self._translated(key, lambda: self._put(key, data, mode))
         except TransientStorageError as error:
             raise unknown_outcome(error, key) from error
         return Version(result["e_tag"], result["version"])

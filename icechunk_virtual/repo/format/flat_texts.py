@@ -129,7 +129,7 @@ def copy_ranges(
 
 def _step(values: NDArray[np.int64]) -> int | None:
     """The difference of all neighbours, or ``None`` if they differ or there are none."""
-    if len(values) < 2:  # noqa: PLR2004
+    if len(values) < 2:
         return None
     steps = values[1:] - values[:-1]
     step = int(steps[0])

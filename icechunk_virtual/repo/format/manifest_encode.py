@@ -133,7 +133,16 @@ class _Head:
         count, table = len(nodes), self._TABLE
         vtables = (8, 20, 4, 16), (8, 16, 4, 12)
         self._START.pack_into(
-            out, 0, table, FILE_IDENTIFIER, *vtables[0], *vtables[1], table - 8, id, self._VECTOR - table - 16, count
+            out.data,
+            0,
+            table,
+            FILE_IDENTIFIER,
+            *vtables[0],
+            *vtables[1],
+            table - 8,
+            id,
+            self._VECTOR - table - 16,
+            count,
         )
         tables = self.arrays + self._ARRAY.itemsize * np.arange(count)
         out[self._START.size : self.arrays].view("<u4")[:] = tables - (self._START.size + 4 * np.arange(count))
